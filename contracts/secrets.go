@@ -1,0 +1,236 @@
+package contracts
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+)
+
+// Secret is a token or a header's value in a task specification. After
+// [Task.Redact] it is a reference to the value in the bucket of secrets.
+type Secret string
+
+// String hides the value, so that a secret that reaches a log does no harm.
+func (s Secret) String() string {
+	switch {
+	case s == "":
+		return ""
+	case s.IsReference():
+		return string(s)
+	default:
+		return "***"
+	}
+}
+
+// GoString hides the value from %#v.
+func (s Secret) GoString() string { return s.String() }
+
+// SecretKind says which service may read a secret.
+type SecretKind string
+
+// The kinds, each a key <job>.<kind> in the bucket [BucketSecrets].
+const (
+	// SecretIO is for transfer: data tokens, headers of HTTP sinks.
+	SecretIO SecretKind = "io"
+	// SecretJob is for job-tracker: tokens of Girder jobs.
+	SecretJob SecretKind = "job"
+	// SecretContainer is for executors: what the task hands to its container.
+	SecretContainer SecretKind = "container"
+)
+
+// SecretKinds lists the kinds.
+var SecretKinds = []SecretKind{SecretIO, SecretJob, SecretContainer}
+
+// Secrets are the values of one kind and job, by the path of their field.
+type Secrets map[string]string
+
+const secretPrefix = "secret:"
+
+// IsReference reports whether the secret is a reference, not a value.
+func (s Secret) IsReference() bool { return strings.HasPrefix(string(s), secretPrefix) }
+
+// Resolve returns the value that a reference stands for. A secret that is no
+// reference stands for itself.
+func (s Secret) Resolve(values Secrets) (string, error) {
+	if !s.IsReference() {
+		return string(s), nil
+	}
+	_, path, _ := strings.Cut(strings.TrimPrefix(string(s), secretPrefix), "/")
+	value, ok := values[path]
+	if !ok {
+		return "", fmt.Errorf("the secret of %s is gone", path)
+	}
+	return value, nil
+}
+
+// Redact returns a copy of the task whose secrets are references, and the
+// secrets by kind.
+func (t *Task) Redact() (*Task, map[SecretKind]Secrets, error) {
+	data, err := t.Encode()
+	if err != nil {
+		return nil, nil, fmt.Errorf("redact task: %w", err)
+	}
+	redacted, err := ReadTask(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("redact task: %w", err)
+	}
+	secrets := map[SecretKind]Secrets{}
+	redacted.visitSecrets(func(kind SecretKind, path string, secret Secret) Secret {
+		if secret == "" || secret.IsReference() {
+			return secret
+		}
+		if secrets[kind] == nil {
+			secrets[kind] = Secrets{}
+		}
+		secrets[kind][path] = string(secret)
+		return Secret(secretPrefix + string(kind) + "/" + path)
+	})
+	return redacted, secrets, nil
+}
+
+// Hash returns the SHA-256 of the task without its secrets, in hexadecimal
+// digits: two submissions with one hash ask for the same work.
+func (t *Task) Hash() (string, error) {
+	redacted, _, err := t.Redact()
+	if err != nil {
+		return "", err
+	}
+	data, err := redacted.Encode()
+	if err != nil {
+		return "", fmt.Errorf("hash task: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// visitSecrets calls replace for every secret of the task and stores what it
+// returns: the one list of where secrets stand.
+func (t *Task) visitSecrets(replace func(kind SecretKind, path string, secret Secret) Secret) {
+	access := func(path string, own *GirderAccess) {
+		if own != nil {
+			own.Token = replace(SecretIO, path+".girder.token", own.Token)
+		}
+	}
+	headers := func(kind SecretKind, path string, values map[string]Secret) {
+		for name, value := range values {
+			values[name] = replace(kind, path+"."+name, value)
+		}
+	}
+	if g := t.Girder; g != nil {
+		g.Token = replace(SecretIO, "girder.token", g.Token)
+		if g.Job != nil {
+			g.Job.Token = replace(SecretJob, "girder.job.token", g.Job.Token)
+		}
+		if g.JobInfo != nil {
+			headers(SecretJob, "girder.job_info.headers", g.JobInfo.Headers)
+		}
+	}
+	output := func(path string, spec OutputSpec) {
+		switch o := spec.(type) {
+		case *GirderUploadItem:
+			access(path, o.Girder)
+		case *GirderUploadFolder:
+			access(path, o.Girder)
+		case *GirderJobArtifact:
+			access(path, o.Girder)
+		}
+	}
+	t.visitTransforms(func(path string, transform Transform) {
+		switch v := transform.(type) {
+		case *GirderFile:
+			access(path, v.Girder)
+		case *GirderItem:
+			access(path, v.Girder)
+		case *GirderFolder:
+			access(path, v.Girder)
+		case *GirderFileStream:
+			access(path, v.Girder)
+		case *ChunkedStream:
+			headers(SecretIO, path+".headers", v.Headers)
+		case *Connect:
+			output(path+".input", v.Input.Output)
+			output(path+".output", v.Output.Output)
+		}
+	})
+	for i, o := range t.Outputs {
+		output(fmt.Sprintf("outputs[%d]", i), o.OutputSpec)
+	}
+}
+
+// visitTransforms calls visit for every transform of the task with its path,
+// a connect before its ends.
+func (t *Task) visitTransforms(visit func(path string, transform Transform)) {
+	if t.Docker == nil {
+		return
+	}
+	connect := func(path string, c *Connect) {
+		visit(path, c)
+		if c.Input.Transform != nil {
+			visit(path+".input", c.Input.Transform)
+		}
+		if c.Output.Transform != nil {
+			visit(path+".output", c.Output.Transform)
+		}
+	}
+	for i, arg := range t.Docker.Args {
+		path := fmt.Sprintf("docker.args[%d]", i)
+		if c, ok := arg.Transform.(*Connect); ok {
+			connect(path, c)
+		} else if arg.Transform != nil {
+			visit(path, arg.Transform)
+		}
+	}
+	for i := range t.Docker.Streams {
+		connect(fmt.Sprintf("docker.streams[%d]", i), &t.Docker.Streams[i])
+	}
+}
+
+// MaxDeadPayload is how much of a payload that cannot be read is kept in a
+// dead letter, in bytes.
+const MaxDeadPayload = 64 << 10
+
+var (
+	secretNames  = regexp.MustCompile(`(?i)(token|password|secret|authorization|api_?key|cookie|cert)`)
+	secretFields = regexp.MustCompile(`(?i)("[^"]*(?:token|password|secret|authorization|api_?key|cookie|cert)[^"]*"\s*:\s*)"(?:[^"\\]|\\.)*"?`)
+	tokenShapes  = regexp.MustCompile(`[A-Za-z0-9]{48,}`)
+)
+
+// ScrubPayload removes what looks like a secret from a payload that was
+// refused, and cuts it to [MaxDeadPayload]. What stays is for a person to read.
+func ScrubPayload(payload []byte) []byte {
+	var tree any
+	if err := json.Unmarshal(payload, &tree); err == nil {
+		if scrubbed, err := json.Marshal(scrub(tree, false), json.Deterministic(true)); err == nil {
+			payload = scrubbed
+		}
+	}
+	payload = secretFields.ReplaceAll(payload, []byte(`$1"***"`))
+	payload = tokenShapes.ReplaceAll(payload, []byte("***"))
+	return payload[:min(len(payload), MaxDeadPayload)]
+}
+
+func scrub(tree any, hide bool) any {
+	switch v := tree.(type) {
+	case map[string]any:
+		for name, value := range v {
+			v[name] = scrub(value, hide || name == "headers" || secretNames.MatchString(name))
+		}
+		return v
+	case []any:
+		for i, value := range v {
+			v[i] = scrub(value, hide)
+		}
+		return v
+	case string:
+		if hide {
+			return "***"
+		}
+		return v
+	default:
+		return v
+	}
+}

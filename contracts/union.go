@@ -1,0 +1,237 @@
+package contracts
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Arg is one element of docker.args: text (a string or a number), or a
+// transform.
+type Arg struct {
+	// Text is the argument where Transform is nil.
+	Text string
+	// Transform is nil, or a pointer to one of the transform types.
+	Transform Transform
+}
+
+// Endpoint is one end of a [Connect].
+type Endpoint struct {
+	// Transform is a pointer to a pipe, a standard stream, a Girder file stream
+	// or a chunked stream.
+	Transform Transform
+	// Output is set instead where the stream goes into a Girder upload.
+	Output OutputSpec
+}
+
+// Output is one element of outputs.
+type Output struct {
+	OutputSpec
+}
+
+// OutputPath is the path of an output: a [VolumePath] with its type.
+type OutputPath struct {
+	VolumePath
+}
+
+// UnmarshalJSONFrom reads a string, a number or a transform.
+func (a *Arg) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	switch dec.PeekKind() {
+	case '"', '0':
+		token, err := dec.ReadToken()
+		a.Text = token.String()
+		return err
+	case '{':
+		var err error
+		a.Transform, err = decodeUnion(dec, decodeTransforms, "a transform")
+		return err
+	default:
+		return skip(dec, "must be a string, a number or an object with a type")
+	}
+}
+
+// MarshalJSONTo writes text as a string and a transform as an object.
+func (a Arg) MarshalJSONTo(enc *jsontext.Encoder) error {
+	if a.Transform == nil {
+		return enc.WriteToken(jsontext.String(a.Text))
+	}
+	return encodeUnion(enc, string(a.Transform.TransformType()), a.Transform)
+}
+
+// UnmarshalJSONFrom reads one end of a connect.
+func (e *Endpoint) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	value, path, err := readObject(dec)
+	if err != nil {
+		return err
+	}
+	kind, err := typeOf(value, path)
+	if err != nil {
+		return err
+	}
+	if decode, ok := decodeOutputs[OutputType(kind)]; ok {
+		e.Output, err = decode(value, path)
+		return err
+	}
+	decode, ok := decodeTransforms[TransformType(kind)]
+	if !ok {
+		return unknownType(kind, path, "an end of a connect", decodeTransforms)
+	}
+	e.Transform, err = decode(value, path)
+	return err
+}
+
+// MarshalJSONTo writes the end as an object with its type.
+func (e Endpoint) MarshalJSONTo(enc *jsontext.Encoder) error {
+	if e.Output != nil {
+		return encodeUnion(enc, string(e.Output.OutputType()), e.Output)
+	}
+	if e.Transform == nil {
+		return errors.New("an end of a connect has no transform")
+	}
+	return encodeUnion(enc, string(e.Transform.TransformType()), e.Transform)
+}
+
+// UnmarshalJSONFrom reads an output by its type.
+func (o *Output) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var err error
+	o.OutputSpec, err = decodeUnion(dec, decodeOutputs, "an output")
+	return err
+}
+
+// MarshalJSONTo writes the output as an object with its type.
+func (o Output) MarshalJSONTo(enc *jsontext.Encoder) error {
+	if o.OutputSpec == nil {
+		return errors.New("an output is empty")
+	}
+	return encodeUnion(enc, string(o.OutputType()), o.OutputSpec)
+}
+
+// UnmarshalJSONFrom reads a volume_path.
+func (p *OutputPath) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	only := map[TransformType]unionDecoder[Transform]{TypeVolumePath: decodeTransforms[TypeVolumePath]}
+	transform, err := decodeUnion(dec, only, "an output's path")
+	if err != nil {
+		return err
+	}
+	p.VolumePath = *transform.(*VolumePath)
+	return nil
+}
+
+// MarshalJSONTo writes the path as a volume_path.
+func (p OutputPath) MarshalJSONTo(enc *jsontext.Encoder) error {
+	return encodeUnion(enc, string(TypeVolumePath), &p.VolumePath)
+}
+
+// A unionDecoder reads an object whose type is known; path is where it stands.
+type unionDecoder[I any] func(value jsontext.Value, path string) (I, error)
+
+// typed puts the field "type" in front of a type's own fields.
+type typed[T any] struct {
+	Type string `json:"type"`
+	Body T      `json:",embed"`
+}
+
+func as[I, T any](value jsontext.Value, path string) (I, error) {
+	var (
+		object typed[T]
+		none   I
+	)
+	if err := json.Unmarshal(value, &object, json.RejectUnknownMembers(true)); err != nil {
+		return none, locate(err, path)
+	}
+	return any(&object.Body).(I), nil
+}
+
+func decodeUnion[K ~string, I any](dec *jsontext.Decoder, decoders map[K]unionDecoder[I], what string) (I, error) {
+	var none I
+	value, path, err := readObject(dec)
+	if err != nil {
+		return none, err
+	}
+	kind, err := typeOf(value, path)
+	if err != nil {
+		return none, err
+	}
+	decode, ok := decoders[K(kind)]
+	if !ok {
+		return none, unknownType(kind, path, what, decoders)
+	}
+	return decode(value, path)
+}
+
+func encodeUnion(enc *jsontext.Encoder, kind string, body any) error {
+	value, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	head := append([]byte(`{"type":`), mustQuote(kind)...)
+	if len(value) > len("{}") {
+		head = append(head, ',')
+	}
+	return enc.WriteValue(append(head, value[1:]...))
+}
+
+func mustQuote(s string) []byte {
+	quoted, err := jsontext.AppendQuote(nil, s)
+	if err != nil {
+		panic(err) // s is one of our own constants
+	}
+	return quoted
+}
+
+func readObject(dec *jsontext.Decoder) (jsontext.Value, string, error) {
+	if dec.PeekKind() != '{' {
+		return nil, "", skip(dec, "must be an object with a type")
+	}
+	value, err := dec.ReadValue()
+	if err != nil {
+		return nil, "", err
+	}
+	return value.Clone(), dottedPath(dec.StackPointer()), nil
+}
+
+// skip reads the value that the decoder stands before, as a decoder must, and
+// says what it should have been.
+func skip(dec *jsontext.Decoder, message string) error {
+	if err := dec.SkipValue(); err != nil {
+		return err
+	}
+	return fieldError(dottedPath(dec.StackPointer()), "%s", message)
+}
+
+func typeOf(value jsontext.Value, path string) (string, error) {
+	var head struct {
+		Type *string `json:"type"`
+	}
+	if err := json.Unmarshal(value, &head); err != nil {
+		return "", locate(err, path)
+	}
+	if head.Type == nil {
+		return "", fieldError(join(path, "type"), "missing")
+	}
+	return *head.Type, nil
+}
+
+func unknownType[K ~string, D any](kind, path, what string, decoders map[K]D) error {
+	names := make([]string, 0, len(decoders))
+	for name := range decoders {
+		names = append(names, string(name))
+	}
+	slices.Sort(names)
+	return fieldError(join(path, "type"), "%q is not the type of %s; known are %s", kind, what, strings.Join(names, ", "))
+}
+
+func join(path, name string) string {
+	switch {
+	case path == "":
+		return name
+	case name == "" || strings.HasPrefix(name, "["):
+		return path + name
+	default:
+		return fmt.Sprintf("%s.%s", path, name)
+	}
+}
