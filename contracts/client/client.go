@@ -1,0 +1,131 @@
+// Package client is Gantry's Go client on top of package contracts: it
+// connects to NATS, declares the topology, submits tasks, follows jobs, reads
+// their results and logs, revokes them, and asks the services' queries.
+//
+//	c, err := client.Connect(ctx, client.Config{URL: "nats://127.0.0.1:4222", Token: token})
+//	job, err := c.Submit(ctx, &contracts.Task{…})
+//	end, err := c.Wait(ctx, job)
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Config says how to reach NATS. The tags name the flags and the environment
+// of programs that parse it.
+type Config struct {
+	URL      string `help:"URL of the NATS server." default:"nats://127.0.0.1:4222"`
+	Token    string `help:"Token of the NATS server." secret:""`
+	User     string `help:"User name at the NATS server."`
+	Password string `help:"Password at the NATS server." secret:""`
+	Creds    string `help:"File with NATS credentials (.creds)."`
+	NKey     string `help:"File with an nkey seed." name:"nkey"`
+	CA       string `help:"File with the certificate authorities of the NATS server." name:"ca"`
+	Cert     string `help:"File with the client certificate."`
+	Key      string `help:"File with the client certificate's key."`
+	// Name shows in the server's list of connections.
+	Name string `kong:"-"`
+	// Wait makes Connect wait for a server that does not answer yet, as
+	// services do, instead of returning an error.
+	Wait bool `kong:"-"`
+}
+
+// Client is a connection to NATS. It reconnects by itself. All methods may be
+// called by many goroutines at once.
+type Client struct {
+	conn *nats.Conn
+	js   jetstream.JetStream
+}
+
+// ErrUnreachable is returned by Connect when no server answers.
+var ErrUnreachable = errors.New("NATS does not answer")
+
+// Connect connects to NATS. Close ends the connection.
+func Connect(ctx context.Context, cfg Config) (*Client, error) {
+	options, err := cfg.options()
+	if err != nil {
+		return nil, err
+	}
+	conn, err := nats.Connect(cfg.URL, options...)
+	if err != nil {
+		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, cfg.URL, err)
+	}
+	if cfg.Wait {
+		if err := awaitConnected(ctx, conn); err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, cfg.URL, err)
+		}
+	}
+	js, err := jetstream.New(conn)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	return &Client{conn: conn, js: js}, nil
+}
+
+func (cfg Config) options() ([]nats.Option, error) {
+	options := []nats.Option{
+		nats.Name(cfg.Name),
+		nats.MaxReconnects(-1),
+		nats.ReconnectWait(250 * time.Millisecond),
+		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
+		nats.PingInterval(10 * time.Second),
+		nats.MaxPingsOutstanding(2),
+		nats.RetryOnFailedConnect(cfg.Wait),
+	}
+	if cfg.Token != "" {
+		options = append(options, nats.Token(cfg.Token))
+	}
+	if cfg.User != "" {
+		options = append(options, nats.UserInfo(cfg.User, cfg.Password))
+	}
+	if cfg.Creds != "" {
+		options = append(options, nats.UserCredentials(cfg.Creds))
+	}
+	if cfg.NKey != "" {
+		option, err := nats.NkeyOptionFromSeed(cfg.NKey)
+		if err != nil {
+			return nil, fmt.Errorf("nkey %s: %w", cfg.NKey, err)
+		}
+		options = append(options, option)
+	}
+	if cfg.CA != "" {
+		options = append(options, nats.RootCAs(cfg.CA))
+	}
+	if cfg.Cert != "" {
+		options = append(options, nats.ClientCert(cfg.Cert, cfg.Key))
+	}
+	return options, nil
+}
+
+func awaitConnected(ctx context.Context, conn *nats.Conn) error {
+	changed := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
+	defer conn.RemoveStatusListener(changed)
+	for !conn.IsConnected() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case status := <-changed:
+			if status == nats.CLOSED {
+				return conn.LastError()
+			}
+		}
+	}
+	return nil
+}
+
+// Close ends the connection.
+func (c *Client) Close() { c.conn.Close() }
+
+// Conn returns the connection, for services.
+func (c *Client) Conn() *nats.Conn { return c.conn }
+
+// JetStream returns the JetStream context of the connection, for services.
+func (c *Client) JetStream() jetstream.JetStream { return c.js }

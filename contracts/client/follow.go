@@ -1,0 +1,306 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+// Event is one thing that happened to a job: exactly one field is set.
+type Event struct {
+	Entry *contracts.Entry
+	Log   *contracts.LogChunk
+	Note  *contracts.Note
+}
+
+// ErrNoJob is returned for a job that has no life: never submitted, or purged.
+var ErrNoJob = errors.New("no such job")
+
+// Life returns the entries of a job's life, oldest first, or [ErrNoJob].
+func (c *Client) Life(ctx context.Context, job contracts.JobID) ([]*contracts.Entry, error) {
+	stream, err := c.js.Stream(ctx, contracts.StreamJobs)
+	if err != nil {
+		return nil, fmt.Errorf("read life of %s: %w", job, err)
+	}
+	subject := contracts.LifeSubject(job)
+	last, err := stream.GetLastMsgForSubject(ctx, subject)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, fmt.Errorf("%w: %s", ErrNoJob, job)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read life of %s: %w", job, err)
+	}
+	var life []*contracts.Entry
+	for seq := uint64(1); seq <= last.Sequence; {
+		msg, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		if err != nil {
+			return nil, fmt.Errorf("read life of %s: %w", job, err)
+		}
+		entry, err := contracts.DecodeEntry(msg.Data)
+		if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
+			return nil, fmt.Errorf("read life of %s: %w", job, err)
+		}
+		life = append(life, entry)
+		seq = msg.Sequence + 1
+	}
+	return life, nil
+}
+
+// Wait returns the terminal entry of a job, waiting for it if need be, also
+// for a job that is yet to be submitted.
+func (c *Client) Wait(ctx context.Context, job contracts.JobID) (*contracts.Entry, error) {
+	for msg, err := range c.messages(ctx, contracts.StreamJobs, contracts.LifeSubject(job)) {
+		if err != nil {
+			return nil, fmt.Errorf("wait for %s: %w", job, err)
+		}
+		entry, err := contracts.DecodeEntry(msg.Data())
+		if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
+			return nil, fmt.Errorf("wait for %s: %w", job, err)
+		}
+		if entry.Terminal() {
+			return entry, nil
+		}
+	}
+	return nil, context.Cause(ctx)
+}
+
+// Follow yields everything that happened and happens to a job, from its first
+// entry to its terminal one, and after that what is left of its log. Order is
+// kept within lives, logs and notes, not between them. The iteration ends
+// after an error, which is yielded.
+func (c *Client) Follow(ctx context.Context, job contracts.JobID) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		var readers sync.WaitGroup
+		defer readers.Wait()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		type message struct {
+			jetstream.Msg
+			err error
+		}
+		merged := make(chan message)
+		read := func(stream string, subjects ...string) {
+			for msg, err := range c.messages(ctx, stream, subjects...) {
+				select {
+				case merged <- message{msg, err}:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+		readers.Go(func() { read(contracts.StreamJobs, contracts.LifeSubject(job)) })
+		readers.Go(func() { read(contracts.StreamLive, contracts.LogFilter(job), contracts.NotesSubject(job)) })
+
+		var (
+			seen    = newLogOrder()
+			ended   bool
+			lastLog uint64 // stream sequence up to which the log is to be read
+			readLog uint64
+		)
+		for {
+			var msg message
+			select {
+			case msg = <-merged:
+			case <-ctx.Done():
+				yield(Event{}, context.Cause(ctx))
+				return
+			}
+			if msg.err != nil {
+				yield(Event{}, msg.err)
+				return
+			}
+			event, err := decodeEvent(msg.Msg)
+			if err != nil {
+				yield(Event{}, err)
+				return
+			}
+			if event.Entry == nil {
+				if meta, err := msg.Metadata(); err == nil {
+					readLog = max(readLog, meta.Sequence.Stream)
+				}
+			}
+			if event.Log == nil || seen.isNew(event.Log) {
+				if !yield(event, nil) {
+					return
+				}
+			}
+			if event.Entry != nil && event.Entry.Terminal() {
+				ended = true
+				if lastLog, err = c.lastLog(ctx, job); err != nil {
+					yield(Event{}, err)
+					return
+				}
+			}
+			if ended && readLog >= lastLog {
+				return
+			}
+		}
+	}
+}
+
+// Log yields a job's log in order, without repeats. With follow it goes on
+// until the job has ended and its log is complete; without, it ends at what is
+// there.
+func (c *Client) Log(ctx context.Context, job contracts.JobID, follow bool) iter.Seq2[*contracts.LogChunk, error] {
+	return func(yield func(*contracts.LogChunk, error) bool) {
+		if follow {
+			for event, err := range c.Follow(ctx, job) {
+				if err != nil {
+					yield(nil, err)
+					return
+				}
+				if event.Log != nil && !yield(event.Log, nil) {
+					return
+				}
+			}
+			return
+		}
+		last, err := c.lastLog(ctx, job)
+		if err != nil {
+			yield(nil, err)
+			return
+		}
+		seen := newLogOrder()
+		if last == 0 {
+			return
+		}
+		for msg, err := range c.messages(ctx, contracts.StreamLive, contracts.LogFilter(job)) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			event, err := decodeEvent(msg)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if seen.isNew(event.Log) && !yield(event.Log, nil) {
+				return
+			}
+			if meta, err := msg.Metadata(); err != nil || meta.Sequence.Stream >= last {
+				return
+			}
+		}
+	}
+}
+
+// lastLog returns the stream sequence of a job's last log message, 0 for none.
+func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (uint64, error) {
+	stream, err := c.js.Stream(ctx, contracts.StreamLive)
+	if err != nil {
+		return 0, fmt.Errorf("read log of %s: %w", job, err)
+	}
+	msg, err := stream.GetLastMsgForSubject(ctx, contracts.LogFilter(job))
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read log of %s: %w", job, err)
+	}
+	return msg.Sequence, nil
+}
+
+// retryPause is the pause before a broken read of a stream goes on.
+const retryPause = 200 * time.Millisecond
+
+// messages yields the messages of a stream on the given subjects, from the
+// first, until the context ends. It survives reconnects and restarts of the
+// server without gap or repeat; only a missing stream is an error.
+func (c *Client) messages(ctx context.Context, stream string, subjects ...string) iter.Seq2[jetstream.Msg, error] {
+	return func(yield func(jetstream.Msg, error) bool) {
+		next := uint64(1)
+		for ctx.Err() == nil {
+			err := c.read(ctx, stream, subjects, next, func(msg jetstream.Msg, seq uint64) bool {
+				next = seq + 1
+				return yield(msg, nil)
+			})
+			switch {
+			case err == nil || ctx.Err() != nil:
+				return
+			case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, nats.ErrConnectionClosed):
+				yield(nil, fmt.Errorf("read %s: %w", stream, err))
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryPause):
+			}
+		}
+	}
+}
+
+// read passes messages on until each says to stop, which returns nil, or
+// something breaks.
+func (c *Client) read(ctx context.Context, stream string, subjects []string, from uint64, each func(jetstream.Msg, uint64) bool) error {
+	consumer, err := c.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+		FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
+	})
+	if err != nil {
+		return err
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return err
+		}
+		meta, err := msg.Metadata()
+		if err != nil {
+			return err
+		}
+		if !each(msg, meta.Sequence.Stream) {
+			return nil
+		}
+	}
+}
+
+func decodeEvent(msg jetstream.Msg) (Event, error) {
+	var event Event
+	var err error
+	switch subject := msg.Subject(); {
+	case subject == contracts.NotesSubject(contracts.JobOfSubject(subject)):
+		event.Note = new(contracts.Note)
+		err = json.Unmarshal(msg.Data(), event.Note)
+	case subject == contracts.LifeSubject(contracts.JobOfSubject(subject)):
+		event.Entry, err = contracts.DecodeEntry(msg.Data())
+		if errors.Is(err, contracts.ErrUnknownEntry) {
+			err = nil
+		}
+	default:
+		event.Log = new(contracts.LogChunk)
+		err = json.Unmarshal(msg.Data(), event.Log)
+	}
+	if err != nil {
+		return Event{}, fmt.Errorf("decode message on %s: %w", msg.Subject(), err)
+	}
+	return event, nil
+}
+
+// logOrder recognizes log messages that were read before: a server that
+// crashed may have lost the last ones, and then the owner ships them again.
+type logOrder struct {
+	last map[int]uint64 // by attempt
+}
+
+func newLogOrder() *logOrder { return &logOrder{last: map[int]uint64{}} }
+
+func (o *logOrder) isNew(chunk *contracts.LogChunk) bool {
+	if chunk.Seq <= o.last[chunk.Attempt] {
+		return false
+	}
+	o.last[chunk.Attempt] = chunk.Seq
+	return true
+}
