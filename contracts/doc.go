@@ -17,6 +17,8 @@
 // The package depends on no transport: package contracts/client speaks NATS.
 package contracts
 
+//go:generate go run ./internal/schemagen schema
+
 // Version is the value of the field "version" in every message of this
 // package. It changes only when an old reader would misread a message.
 const Version = 1

@@ -17,13 +17,13 @@ type DockerRun struct {
 	// Pull is one of the pull policies; [PullAlways] if empty.
 	Pull PullPolicy `json:"pull,omitempty"`
 	// Entrypoint replaces the image's entry point.
-	Entrypoint Command `json:"entrypoint,omitempty"`
+	Entrypoint Command `json:"entrypoint,omitzero"`
 	// Args are the container's arguments: strings, numbers and transforms.
 	Args []Arg `json:"args,omitempty"`
 	// Volumes are mounted besides the default temporary volume.
 	Volumes []Volume `json:"volumes,omitempty"`
 	// Streams are connects that are no argument.
-	Streams []Connect `json:"streams,omitempty"`
+	Streams Connects `json:"streams,omitempty"`
 	// RemoveContainer is true if absent.
 	RemoveContainer *bool `json:"remove_container,omitempty"`
 	// Options are docker-py's containers.run options.
@@ -43,9 +43,9 @@ func (d *DockerRun) PullOrDefault() PullPolicy {
 type DockerOptions struct {
 	Environment Environment `json:"environment,omitempty"`
 	// MemLimit is in bytes.
-	MemLimit ByteSize `json:"mem_limit,omitempty"`
+	MemLimit ByteSize `json:"mem_limit,omitzero"`
 	// NanoCPUs is in units of 1e-9 CPUs.
-	NanoCPUs    int64     `json:"nano_cpus,omitempty"`
+	NanoCPUs    int64     `json:"nano_cpus,omitzero"`
 	NetworkMode string    `json:"network_mode,omitempty"`
 	User        Text      `json:"user,omitempty"`
 	WorkingDir  string    `json:"working_dir,omitempty"`

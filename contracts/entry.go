@@ -178,7 +178,7 @@ type Failed struct {
 	// Message is the reason in a sentence, for people; at most [MaxErrorSize].
 	Message   string    `json:"message"`
 	ExitCode  *int      `json:"exit_code,omitempty"`
-	OOMKilled bool      `json:"oom_killed,omitempty"`
+	OOMKilled bool      `json:"oom_killed,omitzero"`
 	WillRetry bool      `json:"will_retry"`
 	RetryAt   time.Time `json:"retry_at,omitzero"`
 	Timings   Timings   `json:"timings,omitzero"`
@@ -228,13 +228,15 @@ type entryOnWire struct {
 
 type entryEnvelope Entry
 
-// Encode writes the entry as JSON.
+// Encode writes the entry as JSON. Text that is not valid UTF-8, as a message
+// from elsewhere may be, is made so: no entry may fail for that.
 func (e *Entry) Encode() ([]byte, error) {
-	data, err := json.Marshal(e.Data)
+	options := json.JoinOptions(json.Deterministic(true), jsontext.AllowInvalidUTF8(true))
+	data, err := json.Marshal(e.Data, options)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s entry: %w", e.Type, err)
 	}
-	return json.Marshal(entryOnWire{entryEnvelope(*e), data})
+	return json.Marshal(entryOnWire{entryEnvelope(*e), data}, options)
 }
 
 // DecodeEntry reads an entry. The error is [ErrUnknownEntry] for a type that
@@ -250,11 +252,13 @@ func DecodeEntry(data []byte) (*Entry, error) {
 		return &entry, fmt.Errorf("%w: %q", ErrUnknownEntry, entry.Type)
 	}
 	entry.Data = construct()
-	if len(wire.Data) == 0 {
-		return &entry, nil
+	if len(wire.Data) > 0 {
+		if err := json.Unmarshal(wire.Data, entry.Data); err != nil {
+			return nil, fmt.Errorf("decode %s entry: %w", entry.Type, err)
+		}
 	}
-	if err := json.Unmarshal(wire.Data, entry.Data); err != nil {
-		return nil, fmt.Errorf("decode %s entry: %w", entry.Type, err)
+	if first, ok := entry.Data.(*Submitted); ok && first.Task == nil {
+		return nil, fmt.Errorf("decode %s entry: it has no task", entry.Type)
 	}
 	return &entry, nil
 }

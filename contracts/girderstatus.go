@@ -53,7 +53,7 @@ func (s GirderStatus) Terminal() bool {
 // GirderHandler is a Girder job's handler; it decides the transitions.
 type GirderHandler string
 
-// The handlers that a worker meets. [HandlerCelery] is what jobs have that
+// The handlers of Girder's worker plugin. [HandlerCelery] is what jobs have that
 // Gantry creates, since Girder's Cancel does nothing without it.
 const (
 	HandlerCelery GirderHandler = "celery_handler"
@@ -89,6 +89,15 @@ var girderBefore = map[GirderHandler]map[GirderStatus][]GirderStatus{
 	},
 }
 
+// girderBeforePlain holds for jobs with any other handler, or none.
+var girderBeforePlain = map[GirderStatus][]GirderStatus{
+	GirderQueued:   {GirderInactive},
+	GirderRunning:  {GirderInactive, GirderQueued},
+	GirderSuccess:  {GirderRunning},
+	GirderError:    {GirderQueued, GirderRunning},
+	GirderCanceled: {GirderInactive, GirderQueued, GirderRunning},
+}
+
 // GirderAllows reports whether Girder accepts the change for a job with the
 // given handler. The same status again is always accepted.
 func GirderAllows(handler GirderHandler, from, to GirderStatus) bool {
@@ -97,7 +106,7 @@ func GirderAllows(handler GirderHandler, from, to GirderStatus) bool {
 	}
 	before, ok := girderBefore[handler]
 	if !ok {
-		before = girderBefore[HandlerCelery]
+		before = girderBeforePlain
 	}
 	return slices.Contains(before[to], from)
 }

@@ -124,7 +124,7 @@ type GirderMirror struct {
 	// Cursor is the last log message that Girder has.
 	Cursor MirrorCursor `json:"cursor"`
 	// Done says that Girder has the terminal status, or was given up.
-	Done bool `json:"done,omitempty"`
+	Done bool `json:"done,omitzero"`
 	// Problem says in a sentence what keeps the mirror from going on.
 	Problem string `json:"problem,omitempty"`
 }
@@ -141,7 +141,7 @@ type MirrorCursor struct {
 // job. First it says that one is being created, then which.
 type GirderJobRef struct {
 	Version  int  `json:"version"`
-	Creating bool `json:"creating,omitempty"`
+	Creating bool `json:"creating,omitzero"`
 	// ID and URL are the Girder job's; URL is <api>/job/<id>.
 	ID      string        `json:"id,omitempty"`
 	URL     string        `json:"url,omitempty"`
@@ -196,8 +196,8 @@ type Instance struct {
 	// Queues, Kinds, Slots and Running are an executor's.
 	Queues  []Queue `json:"queues,omitempty"`
 	Kinds   []Kind  `json:"kinds,omitempty"`
-	Slots   int     `json:"slots,omitempty"`
-	Running int     `json:"running,omitempty"`
+	Slots   int     `json:"slots,omitzero"`
+	Running int     `json:"running,omitzero"`
 	// NotReady says in a sentence why the service does not take work now.
 	NotReady string `json:"not_ready,omitempty"`
 }
@@ -245,7 +245,7 @@ type JobFilter struct {
 	Label    string    `json:"label,omitempty"` // "name" or "name=value"
 	Since    time.Time `json:"since,omitzero"`
 	// Limit is 50 if 0; Before is the id of the last job of the page before.
-	Limit  int   `json:"limit,omitempty"`
+	Limit  int   `json:"limit,omitzero"`
 	Before JobID `json:"before,omitempty"`
 }
 

@@ -35,6 +35,9 @@ func CheckNext(last, next *Entry) error {
 		if next.Type != EntrySubmitted {
 			return fmt.Errorf("%w: %s is no first entry", ErrIllegalEntry, next.Type)
 		}
+		if next.Attempt != 0 || next.Offer != 0 || next.Crashes != 0 || next.Failures != 0 {
+			return fmt.Errorf("%w: a first entry counts nothing", ErrIllegalEntry)
+		}
 		return nil
 	}
 	if last.Terminal() {
@@ -63,7 +66,7 @@ func checkNumbers(last, next *Entry) error {
 	case next.Type == EntryClaimed && last.Running():
 		crashes++
 	case next.Type == EntryFailed && last.Running():
-		if next.Data.(*Failed).Kind == FailureInfrastructure {
+		if failed, ok := next.Data.(*Failed); ok && failed.Kind == FailureInfrastructure {
 			crashes++
 		} else {
 			failures++

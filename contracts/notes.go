@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -52,8 +53,8 @@ const (
 type Phase struct {
 	Phase PhaseName `json:"phase"`
 	What  string    `json:"what,omitempty"`
-	Bytes int64     `json:"bytes,omitempty"`
-	Of    int64     `json:"of,omitempty"`
+	Bytes int64     `json:"bytes,omitzero"`
+	Of    int64     `json:"of,omitzero"`
 }
 
 // TransferNote says how far a step of transfer is, or that its result is there.
@@ -65,13 +66,14 @@ type TransferNote struct {
 	What  string `json:"what,omitempty"`
 	Bytes int64  `json:"bytes"`
 	Total int64  `json:"total"`
-	Done  bool   `json:"done,omitempty"`
+	Done  bool   `json:"done,omitzero"`
 	Error string `json:"error,omitempty"`
 }
 
-// NewNote returns a note of the given type at the present time.
+// NewNote returns a note of the given type at the present time. Text of a task
+// that is not valid UTF-8 is made so.
 func NewNote(kind NoteType, attempt int, seq uint64, data any) (*Note, error) {
-	body, err := json.Marshal(data)
+	body, err := json.Marshal(data, jsontext.AllowInvalidUTF8(true))
 	if err != nil {
 		return nil, err
 	}
@@ -121,5 +123,5 @@ func (c *LogChunk) SetBytes(b []byte) {
 		c.Data = string(b)
 		return
 	}
-	c.DataB64 = b
+	c.DataB64 = slices.Clone(b)
 }

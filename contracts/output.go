@@ -20,10 +20,11 @@ type OutputSpec interface {
 
 // GirderUploadItem uploads a file, or every file of a folder (flat), into an item.
 type GirderUploadItem struct {
-	Path   OutputPath `json:"path"`
+	// Path is absent where the upload is the output of a [Connect].
+	Path   OutputPath `json:"path,omitzero"`
 	ItemID string     `json:"item_id"`
 	// DeleteFile removes the file from the volume afterwards.
-	DeleteFile bool `json:"delete_file,omitempty"`
+	DeleteFile bool `json:"delete_file,omitzero"`
 	// MustExist is true if absent: a missing path is an error.
 	MustExist    *bool             `json:"must_exist,omitempty"`
 	UploadKwargs map[string]string `json:"upload_kwargs,omitempty"`
@@ -32,9 +33,10 @@ type GirderUploadItem struct {
 
 // GirderUploadFolder uploads a file, or a folder recursively, into a folder.
 type GirderUploadFolder struct {
-	Path         OutputPath        `json:"path"`
+	// Path is absent where the upload is the output of a [Connect].
+	Path         OutputPath        `json:"path,omitzero"`
 	FolderID     string            `json:"folder_id"`
-	DeleteFile   bool              `json:"delete_file,omitempty"`
+	DeleteFile   bool              `json:"delete_file,omitzero"`
 	MustExist    *bool             `json:"must_exist,omitempty"`
 	UploadKwargs map[string]string `json:"upload_kwargs,omitempty"`
 	Girder       *GirderAccess     `json:"girder,omitempty"`
@@ -45,7 +47,7 @@ type GirderUploadFolder struct {
 type GirderJobArtifact struct {
 	Path              OutputPath    `json:"path"`
 	Name              string        `json:"name,omitempty"`
-	UploadOnException bool          `json:"upload_on_exception,omitempty"`
+	UploadOnException bool          `json:"upload_on_exception,omitzero"`
 	Girder            *GirderAccess `json:"girder,omitempty"`
 }
 

@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // Secret is a token or a header's value in a task specification. After
@@ -22,7 +24,7 @@ func (s Secret) String() string {
 	case s.IsReference():
 		return string(s)
 	default:
-		return "***"
+		return hidden
 	}
 }
 
@@ -47,6 +49,12 @@ var SecretKinds = []SecretKind{SecretIO, SecretJob, SecretContainer}
 
 // Secrets are the values of one kind and job, by the path of their field.
 type Secrets map[string]string
+
+// String hides the values.
+func (s Secrets) String() string { return fmt.Sprintf("%d secrets", len(s)) }
+
+// GoString hides the values from %#v.
+func (s Secrets) GoString() string { return s.String() }
 
 const secretPrefix = "secret:"
 
@@ -149,6 +157,14 @@ func (t *Task) visitSecrets(replace func(kind SecretKind, path string, secret Se
 			access(path, v.Girder)
 		case *GirderFileStream:
 			access(path, v.Girder)
+		case *GirderFilePath:
+			access(path, v.Girder)
+		case *GirderItemPath:
+			access(path, v.Girder)
+		case *GirderFolderPath:
+			access(path, v.Girder)
+		case *GirderItemMetadata:
+			access(path, v.Girder)
 		case *ChunkedStream:
 			headers(SecretIO, path+".headers", v.Headers)
 		case *Connect:
@@ -194,43 +210,62 @@ func (t *Task) visitTransforms(visit func(path string, transform Transform)) {
 const MaxDeadPayload = 64 << 10
 
 var (
-	secretNames  = regexp.MustCompile(`(?i)(token|password|secret|authorization|api_?key|cookie|cert)`)
-	secretFields = regexp.MustCompile(`(?i)("[^"]*(?:token|password|secret|authorization|api_?key|cookie|cert)[^"]*"\s*:\s*)"(?:[^"\\]|\\.)*"?`)
-	tokenShapes  = regexp.MustCompile(`[A-Za-z0-9]{48,}`)
+	secretNames   = regexp.MustCompile(`(?i)^headers$|` + secretWords)
+	secretFields  = regexp.MustCompile(`(?i)("(?:headers|[^"]*` + secretWords + `[^"]*)"\s*:\s*)` + jsonString)
+	secretObjects = regexp.MustCompile(`(?i)("(?:headers|[^"]*` + secretWords + `[^"]*)"\s*:\s*)[\[{](?:[^"}\]]|` + jsonString + `)*[\]}]?`)
+	tokenShapes   = regexp.MustCompile(`[A-Za-z0-9]{48,}`)
+)
+
+const (
+	secretWords = `(?:token|password|secret|authorization|api_?key|cookie|cert|proxies)`
+	jsonString  = `"(?:[^"\\]|\\.)*"?`
+	hidden      = "***"
 )
 
 // ScrubPayload removes what looks like a secret from a payload that was
-// refused, and cuts it to [MaxDeadPayload]. What stays is for a person to read.
+// refused, and cuts it to [MaxDeadPayload]. What stays is for a person to read,
+// and valid UTF-8.
 func ScrubPayload(payload []byte) []byte {
-	var tree any
-	if err := json.Unmarshal(payload, &tree); err == nil {
-		if scrubbed, err := json.Marshal(scrub(tree, false), json.Deterministic(true)); err == nil {
-			payload = scrubbed
-		}
+	if scrubbed, ok := scrubJSON(payload); ok {
+		payload = scrubbed
+	} else {
+		payload = secretFields.ReplaceAll(payload, []byte(`$1"`+hidden+`"`))
+		payload = secretObjects.ReplaceAll(payload, []byte(`$1"`+hidden+`"`))
 	}
-	payload = secretFields.ReplaceAll(payload, []byte(`$1"***"`))
-	payload = tokenShapes.ReplaceAll(payload, []byte("***"))
-	return payload[:min(len(payload), MaxDeadPayload)]
+	payload = tokenShapes.ReplaceAll(payload, []byte(hidden))
+	payload = bytes.ToValidUTF8(payload, []byte("\uFFFD"))
+	if len(payload) <= MaxDeadPayload {
+		return payload
+	}
+	return bytes.ToValidUTF8(payload[:MaxDeadPayload], nil)
 }
 
+// scrubJSON is more lenient than [DecodeTask], whose refusals it must read.
+func scrubJSON(payload []byte) ([]byte, bool) {
+	var tree any
+	if err := json.Unmarshal(payload, &tree, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		return nil, false
+	}
+	scrubbed, err := json.Marshal(scrub(tree, false), json.Deterministic(true))
+	return scrubbed, err == nil
+}
+
+// scrub hides text and numbers, all of them or those below a name that says
+// what they are.
 func scrub(tree any, hide bool) any {
 	switch v := tree.(type) {
 	case map[string]any:
 		for name, value := range v {
-			v[name] = scrub(value, hide || name == "headers" || secretNames.MatchString(name))
+			v[name] = scrub(value, hide || secretNames.MatchString(name))
 		}
-		return v
 	case []any:
 		for i, value := range v {
 			v[i] = scrub(value, hide)
 		}
-		return v
-	case string:
+	case string, float64:
 		if hide {
-			return "***"
+			return hidden
 		}
-		return v
-	default:
-		return v
 	}
+	return tree
 }

@@ -53,14 +53,18 @@ func ReadyFilter(lane Lane, queue Queue, kind Kind) string {
 // ParseReady returns the job and offer that a ready message's subject names.
 func ParseReady(subject string) (JobID, int, error) {
 	tokens := strings.Split(subject, ".")
-	if len(tokens) != 7 {
+	if len(tokens) != 7 || !strings.HasPrefix(subject, "tasks.ready.") {
 		return "", 0, fmt.Errorf("%q is not the subject of a ready message", subject)
+	}
+	job, err := ParseJobID(tokens[5])
+	if err != nil {
+		return "", 0, fmt.Errorf("%q is not the subject of a ready message: %w", subject, err)
 	}
 	offer, err := strconv.Atoi(tokens[6])
 	if err != nil {
 		return "", 0, fmt.Errorf("%q is not the subject of a ready message: %w", subject, err)
 	}
-	return JobID(tokens[5]), offer, nil
+	return job, offer, nil
 }
 
 // LaterWhat says what a scheduled message is for.
@@ -83,10 +87,14 @@ func DueSubject(job JobID, what LaterWhat) string {
 // ParseDue returns the job and purpose that a due message's subject names.
 func ParseDue(subject string) (JobID, LaterWhat, error) {
 	tokens := strings.Split(subject, ".")
-	if len(tokens) != 4 {
+	if len(tokens) != 4 || !strings.HasPrefix(subject, "tasks.due.") || tokens[3] == "" {
 		return "", "", fmt.Errorf("%q is not the subject of a due message", subject)
 	}
-	return JobID(tokens[2]), LaterWhat(tokens[3]), nil
+	job, err := ParseJobID(tokens[2])
+	if err != nil {
+		return "", "", fmt.Errorf("%q is not the subject of a due message: %w", subject, err)
+	}
+	return job, LaterWhat(tokens[3]), nil
 }
 
 // RevokeSubject is where a revoke of one job is published and kept.

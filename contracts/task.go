@@ -127,7 +127,7 @@ type GirderJob struct {
 	Token       Secret                    `json:"token"`
 	Title       string                    `json:"title,omitempty"`
 	Type        string                    `json:"type,omitempty"`
-	Public      bool                      `json:"public,omitempty"`
+	Public      bool                      `json:"public,omitzero"`
 	OtherFields map[string]jsontext.Value `json:"other_fields,omitempty"`
 }
 
@@ -141,7 +141,7 @@ type GirderJobInfo struct {
 	Reference string `json:"reference,omitempty"`
 	// Headers hold the job token as Girder-Token.
 	Headers  map[string]Secret `json:"headers"`
-	LogPrint bool              `json:"log_print,omitempty"`
+	LogPrint bool              `json:"log_print,omitzero"`
 }
 
 // GirderSession says how to reach a Girder server.
@@ -157,7 +157,7 @@ type GirderSession struct {
 // Schedule delays a task or lets it expire.
 type Schedule struct {
 	ETA       string   `json:"eta,omitempty"`
-	Countdown Duration `json:"countdown,omitempty"`
+	Countdown Duration `json:"countdown,omitzero"`
 	Expires   string   `json:"expires,omitempty"`
 }
 
@@ -168,15 +168,15 @@ type Retry struct {
 	MaxCrashes *int `json:"max_crashes,omitempty"`
 	// MaxFailures is the number of further attempts after the task's own
 	// failure, 0 to 100; 0 if absent.
-	MaxFailures int `json:"max_failures,omitempty"`
+	MaxFailures int `json:"max_failures,omitzero"`
 	// Backoff is the delay before the second attempt, doubled for each further
 	// one up to MaxBackoff; 2 s and 5 min if absent.
-	Backoff    Duration `json:"backoff,omitempty"`
-	MaxBackoff Duration `json:"max_backoff,omitempty"`
+	Backoff    Duration `json:"backoff,omitzero"`
+	MaxBackoff Duration `json:"max_backoff,omitzero"`
 }
 
 // Limits bound an attempt's run time.
 type Limits struct {
-	Time     Duration `json:"time,omitempty"`
-	SoftTime Duration `json:"soft_time,omitempty"`
+	Time     Duration `json:"time,omitzero"`
+	SoftTime Duration `json:"soft_time,omitzero"`
 }

@@ -40,8 +40,8 @@ type Step struct {
 	Path       string `json:"path,omitempty"`
 	ItemID     string `json:"item_id,omitempty"`
 	Reference  string `json:"reference,omitempty"`
-	DeleteFile bool   `json:"delete_file,omitempty"`
-	MustExist  bool   `json:"must_exist,omitempty"`
+	DeleteFile bool   `json:"delete_file,omitzero"`
+	MustExist  bool   `json:"must_exist,omitzero"`
 }
 
 // StepOutcome says how a step ended.

@@ -28,6 +28,9 @@ type Endpoint struct {
 	Output OutputSpec
 }
 
+// Connects are the elements of docker.streams, each with its type "connect".
+type Connects []Connect
+
 // Output is one element of outputs.
 type Output struct {
 	OutputSpec
@@ -72,16 +75,28 @@ func (e *Endpoint) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if err != nil {
 		return err
 	}
-	if decode, ok := decodeOutputs[OutputType(kind)]; ok {
+	if decode, ok := decodeOutputs[OutputType(kind)]; ok && OutputType(kind) != TypeGirderJobArtifact {
 		e.Output, err = decode(value, path)
 		return err
 	}
-	decode, ok := decodeTransforms[TransformType(kind)]
-	if !ok {
-		return unknownType(kind, path, "an end of a connect", decodeTransforms)
+	if !endpointTypes[TransformType(kind)] {
+		return unknownType(kind, path, "an end of a connect", endpointTypes)
 	}
-	e.Transform, err = decode(value, path)
+	e.Transform, err = decodeTransforms[TransformType(kind)](value, path)
 	return err
+}
+
+// endpointTypes are the transforms that may be an end of a connect, besides the
+// uploads. A connect is none, so a specification cannot nest without end.
+var endpointTypes = map[TransformType]bool{
+	TypeGirderFileStream: true,
+	TypeNamedInputPipe:   true,
+	TypeNamedOutputPipe:  true,
+	TypeChunkedStream:    true,
+	TypeHostStdout:       true,
+	TypeHostStderr:       true,
+	TypeContainerStdout:  true,
+	TypeContainerStderr:  true,
 }
 
 // MarshalJSONTo writes the end as an object with its type.
@@ -93,6 +108,47 @@ func (e Endpoint) MarshalJSONTo(enc *jsontext.Encoder) error {
 		return errors.New("an end of a connect has no transform")
 	}
 	return encodeUnion(enc, string(e.Transform.TransformType()), e.Transform)
+}
+
+// UnmarshalJSONFrom reads a list of objects of the type "connect".
+func (c *Connects) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var streams []connectOnly
+	if err := json.UnmarshalDecode(dec, &streams); err != nil {
+		return err
+	}
+	*c = make(Connects, len(streams))
+	for i := range streams {
+		(*c)[i] = streams[i].Connect
+	}
+	return nil
+}
+
+// MarshalJSONTo writes each connect as an object with its type.
+func (c Connects) MarshalJSONTo(enc *jsontext.Encoder) error {
+	streams := make([]connectOnly, len(c))
+	for i := range c {
+		streams[i].Connect = c[i]
+	}
+	return json.MarshalEncode(enc, streams)
+}
+
+// connectOnly is a transform that is a connect.
+type connectOnly struct {
+	Connect Connect
+}
+
+func (c *connectOnly) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	only := map[TransformType]unionDecoder[Transform]{TypeConnect: decodeTransforms[TypeConnect]}
+	transform, err := decodeUnion(dec, only, "a stream")
+	if err != nil {
+		return err
+	}
+	c.Connect = *transform.(*Connect)
+	return nil
+}
+
+func (c connectOnly) MarshalJSONTo(enc *jsontext.Encoder) error {
+	return encodeUnion(enc, string(TypeConnect), &c.Connect)
 }
 
 // UnmarshalJSONFrom reads an output by its type.
@@ -164,7 +220,7 @@ func decodeUnion[K ~string, I any](dec *jsontext.Decoder, decoders map[K]unionDe
 }
 
 func encodeUnion(enc *jsontext.Encoder, kind string, body any) error {
-	value, err := json.Marshal(body)
+	value, err := json.Marshal(body, json.Deterministic(true))
 	if err != nil {
 		return err
 	}

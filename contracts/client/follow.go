@@ -58,7 +58,7 @@ func (c *Client) Life(ctx context.Context, job contracts.JobID) ([]*contracts.En
 // Wait returns the terminal entry of a job, waiting for it if need be, also
 // for a job that is yet to be submitted.
 func (c *Client) Wait(ctx context.Context, job contracts.JobID) (*contracts.Entry, error) {
-	for msg, err := range c.messages(ctx, contracts.StreamJobs, contracts.LifeSubject(job)) {
+	for msg, err := range c.Messages(ctx, contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
 		if err != nil {
 			return nil, fmt.Errorf("wait for %s: %w", job, err)
 		}
@@ -89,7 +89,7 @@ func (c *Client) Follow(ctx context.Context, job contracts.JobID) iter.Seq2[Even
 		}
 		merged := make(chan message)
 		read := func(stream string, subjects ...string) {
-			for msg, err := range c.messages(ctx, stream, subjects...) {
+			for msg, err := range c.Messages(ctx, stream, 1, subjects...) {
 				select {
 				case merged <- message{msg, err}:
 				case <-ctx.Done():
@@ -173,7 +173,7 @@ func (c *Client) Log(ctx context.Context, job contracts.JobID, follow bool) iter
 		if last == 0 {
 			return
 		}
-		for msg, err := range c.messages(ctx, contracts.StreamLive, contracts.LogFilter(job)) {
+		for msg, err := range c.Messages(ctx, contracts.StreamLive, 1, contracts.LogFilter(job)) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -212,12 +212,12 @@ func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (uint64, erro
 // retryPause is the pause before a broken read of a stream goes on.
 const retryPause = 200 * time.Millisecond
 
-// messages yields the messages of a stream on the given subjects, from the
-// first, until the context ends. It survives reconnects and restarts of the
+// Messages yields the messages of a stream on the given subjects, from the
+// stream sequence from, until the context ends. It survives reconnects and restarts of the
 // server without gap or repeat; only a missing stream is an error.
-func (c *Client) messages(ctx context.Context, stream string, subjects ...string) iter.Seq2[jetstream.Msg, error] {
+func (c *Client) Messages(ctx context.Context, stream string, from uint64, subjects ...string) iter.Seq2[jetstream.Msg, error] {
 	return func(yield func(jetstream.Msg, error) bool) {
-		next := uint64(1)
+		next := from
 		for ctx.Err() == nil {
 			err := c.read(ctx, stream, subjects, next, func(msg jetstream.Msg, seq uint64) bool {
 				next = seq + 1

@@ -1,0 +1,177 @@
+// Package bus is the services' side of JetStream: appending to a job's life
+// under optimistic concurrency, reading revokes and secrets, working through a
+// consumer with leases, announcing an instance. It is built on
+// contracts/client and, with it, the only package of the services that speaks
+// NATS.
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
+)
+
+// requestTimeout bounds one request to JetStream; a request that gets no
+// answer is tried again as long as its caller's context lasts.
+const requestTimeout = 5 * time.Second
+
+// Bus is one service's connection. All methods may be called by many
+// goroutines at once.
+type Bus struct {
+	*client.Client
+	// Source is the author of entries: docker-executor/<id>.
+	Source string
+
+	mu      sync.Mutex
+	streams map[string]jetstream.Stream
+}
+
+// Open connects, waiting for a NATS server and for its topology, which the
+// dispatcher applies. Close ends the connection.
+func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bus, error) {
+	cfg.Wait = true
+	cfg.Name = service + "/" + instance
+	c, err := client.Connect(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}}, nil
+}
+
+// AwaitTopology returns when every stream and bucket is there.
+func (b *Bus) AwaitTopology(ctx context.Context) error {
+	return b.persist(ctx, func(ctx context.Context) error {
+		states, err := b.Topology(ctx)
+		if err != nil {
+			return err
+		}
+		for _, state := range states {
+			if state.Missing {
+				return fmt.Errorf("stream %s is missing", state.Name)
+			}
+		}
+		return nil
+	})
+}
+
+// Connected reports whether the connection to NATS stands.
+func (b *Bus) Connected() error {
+	if !b.Conn().IsConnected() {
+		return errors.New("no connection to NATS")
+	}
+	return nil
+}
+
+// stream returns the handle of a stream. It is fetched once.
+func (b *Bus) stream(ctx context.Context, name string) (jetstream.Stream, error) {
+	b.mu.Lock()
+	known, ok := b.streams[name]
+	b.mu.Unlock()
+	if ok {
+		return known, nil
+	}
+	stream, err := b.JetStream().Stream(ctx, name)
+	if err != nil {
+		return nil, fmt.Errorf("find stream %s: %w", name, err)
+	}
+	b.mu.Lock()
+	b.streams[name] = stream
+	b.mu.Unlock()
+	return stream, nil
+}
+
+// lastMessage returns the last message on a subject, read from the leader, or
+// nil if there is none.
+func (b *Bus) lastMessage(ctx context.Context, streamName, subject string) (*jetstream.RawStreamMsg, error) {
+	var last *jetstream.RawStreamMsg
+	err := b.persist(ctx, func(ctx context.Context) error {
+		stream, err := b.stream(ctx, streamName)
+		if err != nil {
+			return err
+		}
+		last, err = stream.GetLastMsgForSubject(ctx, subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			last = nil
+			return nil
+		}
+		return err
+	})
+	return last, err
+}
+
+// persist does what it is given until it works, fails for good, or the context
+// ends: an outage of NATS delays work and never loses it.
+func (b *Bus) persist(ctx context.Context, do func(context.Context) error) error {
+	pauses := backoff.NewExponentialBackOff()
+	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, 2*time.Second
+	for {
+		err := b.try(ctx, do)
+		if err == nil || !isOutage(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(pauses.NextBackOff()):
+		}
+	}
+}
+
+func (b *Bus) try(ctx context.Context, do func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return do(ctx)
+}
+
+// isOutage reports whether an error says that the server did not answer, as
+// opposed to an answer that is a refusal.
+func isOutage(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Code == 503 || errors.Is(err, jetstream.ErrStreamNotFound)
+	}
+	for _, outage := range []error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		nats.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, nats.ErrReconnectBufExceeded,
+		jetstream.ErrConsumerNotFound,
+	} {
+		if errors.Is(err, outage) {
+			return true
+		}
+	}
+	return false
+}
+
+// Installation returns the id of this installation, making one the first time.
+func (b *Bus) Installation(ctx context.Context) (string, error) {
+	var id string
+	err := b.persist(ctx, func(ctx context.Context) error {
+		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketInstallation)
+		if err != nil {
+			return err
+		}
+		_, err = kv.Create(ctx, contracts.InstallationKey, []byte(contracts.NewToken()))
+		if err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
+			return err
+		}
+		entry, err := kv.Get(ctx, contracts.InstallationKey)
+		if err != nil {
+			return err
+		}
+		id = string(entry.Value())
+		return nil
+	})
+	if err != nil {
+		return "", fmt.Errorf("read installation id: %w", err)
+	}
+	return id, nil
+}

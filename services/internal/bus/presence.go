@@ -1,0 +1,103 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+// Announce keeps a service instance listed in the bucket of nodes until the
+// context ends, and then takes it off the list. describe is asked at each
+// renewal, every third of [contracts.InstanceTTL].
+func (b *Bus) Announce(ctx context.Context, describe func() contracts.Instance) error {
+	ticker := time.NewTicker(contracts.InstanceTTL / 3)
+	defer ticker.Stop()
+	for {
+		instance := describe()
+		if err := b.try(ctx, func(ctx context.Context) error { return b.renew(ctx, instance) }); err != nil && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Debug().Err(err).Msg("instance not announced")
+		}
+		select {
+		case <-ctx.Done():
+			return b.withdraw(context.WithoutCancel(ctx), instance)
+		case <-ticker.C:
+		}
+	}
+}
+
+func (b *Bus) renew(ctx context.Context, instance contracts.Instance) error {
+	data, err := json.Marshal(instance)
+	if err != nil {
+		return err
+	}
+	// A plain put would drop the key's time to live.
+	subject := "$KV." + contracts.BucketNodes + "." + contracts.InstanceKey(instance.Service, instance.ID)
+	_, err = b.JetStream().Publish(ctx, subject, data, jetstream.WithMsgTTL(contracts.InstanceTTL))
+	return err
+}
+
+func (b *Bus) withdraw(ctx context.Context, instance contracts.Instance) error {
+	return b.try(ctx, func(ctx context.Context) error {
+		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
+		if err != nil {
+			return err
+		}
+		return kv.Purge(ctx, contracts.InstanceKey(instance.Service, instance.ID))
+	})
+}
+
+// Present reports whether an instance is listed in the bucket of nodes.
+func (b *Bus) Present(ctx context.Context, service, id string) (bool, error) {
+	present := false
+	err := b.persist(ctx, func(ctx context.Context) error {
+		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
+		if err != nil {
+			return err
+		}
+		_, err = kv.Get(ctx, contracts.InstanceKey(service, id))
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			return nil
+		}
+		present = err == nil
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("look for %s: %w", contracts.InstanceKey(service, id), err)
+	}
+	return present, nil
+}
+
+// Instances returns all listed instances.
+func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
+	kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
+	if err != nil {
+		return nil, fmt.Errorf("list instances: %w", err)
+	}
+	keys, err := kv.ListKeys(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list instances: %w", err)
+	}
+	instances := []contracts.Instance{}
+	for key := range keys.Keys() {
+		entry, err := kv.Get(ctx, key)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list instances: %w", err)
+		}
+		var instance contracts.Instance
+		if err := json.Unmarshal(entry.Value(), &instance); err != nil {
+			return nil, fmt.Errorf("list instances: %s: %w", key, err)
+		}
+		instances = append(instances, instance)
+	}
+	return instances, nil
+}
