@@ -109,12 +109,8 @@ var SubmitConsumer = Consumer{Stream: StreamSubmit, Durable: "dispatcher", Filte
 // schedules themselves.
 var DueConsumer = Consumer{Stream: StreamLater, Durable: "dispatcher", Filters: []string{DueAll}, AckWait: AckWait}
 
-// DispatcherLifeConsumer is shared by all dispatchers; ProjectionConsumer
-// belongs to the active job-tracker.
-var (
-	DispatcherLifeConsumer = Consumer{Stream: StreamJobs, Durable: "dispatcher", Filters: []string{LifeAll}, AckWait: AckWait}
-	ProjectionConsumer     = Consumer{Stream: StreamJobs, Durable: "job-tracker", Filters: []string{JobsAll}, AckWait: AckWait}
-)
+// ProjectionConsumer belongs to the active job-tracker.
+var ProjectionConsumer = Consumer{Stream: StreamJobs, Durable: "job-tracker", Filters: []string{JobsAll}, AckWait: AckWait}
 
 // ReadyConsumer is shared by all executors of one kind that serve a queue. The
 // dispatcher creates it, nobody else.

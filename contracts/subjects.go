@@ -50,6 +50,11 @@ func ReadyFilter(lane Lane, queue Queue, kind Kind) string {
 	return fmt.Sprintf("tasks.ready.%s.%s.%s.*.*", lane, queue, kind)
 }
 
+// ReadyJobFilter matches the ready messages of one job.
+func ReadyJobFilter(lane Lane, queue Queue, kind Kind, job JobID) string {
+	return fmt.Sprintf("tasks.ready.%s.%s.%s.%s.*", lane, queue, kind, job)
+}
+
 // ParseReady returns the job and offer that a ready message's subject names.
 func ParseReady(subject string) (JobID, int, error) {
 	tokens := strings.Split(subject, ".")

@@ -208,7 +208,7 @@ var decodeTransforms = map[TransformType]unionDecoder[Transform]{
 	TypeTemporaryVolume:    as[Transform, TemporaryVolume],
 	TypeNamedInputPipe:     as[Transform, NamedInputPipe],
 	TypeNamedOutputPipe:    as[Transform, NamedOutputPipe],
-	TypeConnect:            as[Transform, Connect],
+	TypeConnect:            decodeConnect,
 	TypeChunkedStream:      as[Transform, ChunkedStream],
 	TypeHostStdout:         as[Transform, HostStdout],
 	TypeHostStderr:         as[Transform, HostStderr],

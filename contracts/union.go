@@ -202,6 +202,21 @@ func as[I, T any](value jsontext.Value, path string) (I, error) {
 	return any(&object.Body).(I), nil
 }
 
+// decodeConnect reads a connect, which has both ends.
+func decodeConnect(value jsontext.Value, path string) (Transform, error) {
+	transform, err := as[Transform, Connect](value, path)
+	if err != nil {
+		return nil, err
+	}
+	c := transform.(*Connect)
+	for name, end := range map[string]Endpoint{"input": c.Input, "output": c.Output} {
+		if end.Transform == nil && end.Output == nil {
+			return nil, fieldError(join(path, name), "missing")
+		}
+	}
+	return c, nil
+}
+
 func decodeUnion[K ~string, I any](dec *jsontext.Decoder, decoders map[K]unionDecoder[I], what string) (I, error) {
 	var none I
 	value, path, err := readObject(dec)

@@ -38,7 +38,7 @@ func (c *Client) ApplyTopology(ctx context.Context, replicas int) error {
 			return fmt.Errorf("apply bucket %s: %w", bucket.Name, err)
 		}
 	}
-	for _, consumer := range []contracts.Consumer{contracts.SubmitConsumer, contracts.DueConsumer, contracts.DispatcherLifeConsumer, contracts.ProjectionConsumer} {
+	for _, consumer := range []contracts.Consumer{contracts.SubmitConsumer, contracts.DueConsumer, contracts.ProjectionConsumer} {
 		if _, err := c.ApplyConsumer(ctx, consumer); err != nil {
 			return err
 		}

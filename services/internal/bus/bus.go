@@ -56,10 +56,23 @@ func (b *Bus) AwaitTopology(ctx context.Context) error {
 		}
 		for _, state := range states {
 			if state.Missing {
-				return fmt.Errorf("stream %s is missing", state.Name)
+				return fmt.Errorf("%w: %s", jetstream.ErrStreamNotFound, state.Name)
 			}
 		}
 		return nil
+	})
+}
+
+// DeclareTopology applies the topology, waiting for NATS if need be.
+func (b *Bus) DeclareTopology(ctx context.Context, replicas int) error {
+	return b.persist(ctx, func(ctx context.Context) error { return b.ApplyTopology(ctx, replicas) })
+}
+
+// DeclareConsumer creates or updates a durable consumer.
+func (b *Bus) DeclareConsumer(ctx context.Context, consumer contracts.Consumer) error {
+	return b.persist(ctx, func(ctx context.Context) error {
+		_, err := b.ApplyConsumer(ctx, consumer)
+		return err
 	})
 }
 

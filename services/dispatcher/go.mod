@@ -1,0 +1,30 @@
+module github.com/gantry-worker/gantry/services/dispatcher
+
+go 1.26.0
+
+require github.com/gantry-worker/gantry/contracts v0.0.0
+
+replace github.com/gantry-worker/gantry/contracts => ../../contracts
+
+require github.com/gantry-worker/gantry/contracts/client v0.0.0
+
+replace github.com/gantry-worker/gantry/contracts/client => ../../contracts/client
+
+require github.com/gantry-worker/gantry/services/internal v0.0.0
+
+require (
+	github.com/go-json-experiment/json v1.27.2 // indirect
+	github.com/klauspost/compress v1.20.3 // indirect
+	github.com/mattn/go-colorable v0.1.14 // indirect
+	github.com/mattn/go-isatty v0.0.24 // indirect
+	github.com/nats-io/nats.go v1.55.0 // indirect
+	github.com/nats-io/nkeys v0.4.16 // indirect
+	github.com/nats-io/nuid v1.0.1 // indirect
+	github.com/oklog/ulid/v2 v2.1.2 // indirect
+	github.com/rs/zerolog v1.35.1 // indirect
+	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+)
+
+replace github.com/gantry-worker/gantry/services/internal => ../internal

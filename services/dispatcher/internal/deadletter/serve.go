@@ -1,0 +1,85 @@
+package deadletter
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// maxListed bounds a list of dead letters.
+const maxListed = 1000
+
+type listRequest struct {
+	Limit int `json:"limit"`
+}
+
+type showRequest struct {
+	Seq uint64 `json:"seq"`
+}
+
+// Serve answers the queries about dead letters until the context ends.
+func Serve(ctx context.Context, b *bus.Bus) error {
+	return b.Serve(ctx, "Dead letters of Gantry.",
+		bus.NewEndpoint(contracts.DeadListSubject, func(ctx context.Context, r listRequest) ([]client.NumberedDeadLetter, error) {
+			return list(ctx, b, r.Limit)
+		}),
+		bus.NewEndpoint(contracts.DeadShowSubject, func(ctx context.Context, r showRequest) (*client.NumberedDeadLetter, error) {
+			return show(ctx, b, r.Seq)
+		}),
+	)
+}
+
+// list returns the newest letters first.
+func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLetter, error) {
+	if limit <= 0 || limit > maxListed {
+		limit = maxListed
+	}
+	stream, err := b.JetStream().Stream(ctx, contracts.StreamDead)
+	if err != nil {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	state := stream.CachedInfo().State
+	letters := []client.NumberedDeadLetter{}
+	for seq := state.LastSeq; seq >= state.FirstSeq && seq > 0 && len(letters) < limit; seq-- {
+		letter, err := read(ctx, stream, seq)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		letters = append(letters, *letter)
+	}
+	return letters, nil
+}
+
+func show(ctx context.Context, b *bus.Bus, seq uint64) (*client.NumberedDeadLetter, error) {
+	stream, err := b.JetStream().Stream(ctx, contracts.StreamDead)
+	if err != nil {
+		return nil, fmt.Errorf("show dead letter %d: %w", seq, err)
+	}
+	letter, err := read(ctx, stream, seq)
+	if errors.Is(err, jetstream.ErrMsgNotFound) {
+		return nil, &contracts.RequestError{Code: contracts.CodeNotFound, Field: "seq", Message: fmt.Sprintf("there is no dead letter %d", seq)}
+	}
+	return letter, err
+}
+
+func read(ctx context.Context, stream jetstream.Stream, seq uint64) (*client.NumberedDeadLetter, error) {
+	msg, err := stream.GetMsg(ctx, seq)
+	if err != nil {
+		return nil, fmt.Errorf("read dead letter %d: %w", seq, err)
+	}
+	letter := client.NumberedDeadLetter{Seq: seq}
+	if err := json.Unmarshal(msg.Data, &letter.DeadLetter); err != nil {
+		return nil, fmt.Errorf("read dead letter %d: %w", seq, err)
+	}
+	return &letter, nil
+}

@@ -1,0 +1,261 @@
+// Package intake turns submissions into jobs. A submission is acknowledged
+// when the job's life says queued and its ready message is there, or when it
+// was refused and a dead letter says why; a dispatcher that dies in between is
+// followed by one that goes on where it stopped.
+package intake
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/deadletter"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/offer"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// Queues says which queues take tasks.
+type Queues interface {
+	Accepts(ctx context.Context, queue contracts.Queue) (bool, error)
+}
+
+// Intake handles submissions.
+type Intake struct {
+	Bus    *bus.Bus
+	Queues Queues
+}
+
+// submission is one message of [contracts.StreamSubmit].
+type submission struct {
+	subject string
+	payload []byte
+	seq     uint64
+	time    time.Time
+	msgID   string
+}
+
+// Handle takes one submission. An error means that it is to come again.
+func (i *Intake) Handle(ctx context.Context, msg jetstream.Msg) error {
+	meta, err := msg.Metadata()
+	if err != nil {
+		return fmt.Errorf("read submission: %w", err)
+	}
+	return i.take(ctx, submission{
+		subject: msg.Subject(), payload: msg.Data(), seq: meta.Sequence.Stream, time: meta.Timestamp.UTC(),
+		msgID: msg.Headers().Get(nats.MsgIdHdr),
+	})
+}
+
+func (i *Intake) take(ctx context.Context, s submission) error {
+	task, err := contracts.DecodeTask(s.payload)
+	if err == nil {
+		s.complete(task)
+		err = i.checkQueue(ctx, task, s.subject)
+	}
+	var invalid *contracts.InvalidTaskError
+	switch {
+	case errors.As(err, &invalid):
+		return i.refuse(ctx, s, legible(s, task), invalid.Error())
+	case err != nil:
+		return err
+	default:
+		return i.accept(ctx, s, task)
+	}
+}
+
+// complete fills in what the message says and the specification does not.
+func (s submission) complete(task *contracts.Task) {
+	if task.ID == "" {
+		task.ID = s.jobID()
+	}
+	if task.Queue == "" {
+		task.Queue = contracts.SubmittedQueue(s.subject)
+	}
+}
+
+// jobID returns the id of a task that names none: the same one each time the
+// submission is delivered.
+func (s submission) jobID() contracts.JobID {
+	if id, err := contracts.ParseJobID(s.msgID); err == nil {
+		return id
+	}
+	var id ulid.ULID
+	sum := sha256.Sum256(binary.BigEndian.AppendUint64(s.payload[:len(s.payload):len(s.payload)], s.seq))
+	copy(id[6:], sum[:])
+	_ = id.SetTime(ulid.Timestamp(s.time)) // fails from the year 10889 on
+	return contracts.JobID(id.String())
+}
+
+func (i *Intake) checkQueue(ctx context.Context, task *contracts.Task, subject string) error {
+	queue, named := task.QueueOrDefault(), contracts.SubmittedQueue(subject)
+	if named != "" && named != queue {
+		return refusal("queue", "%q does not agree with the subject %s", queue, subject)
+	}
+	accepted, err := i.Queues.Accepts(ctx, queue)
+	if err != nil {
+		return fmt.Errorf("check queue %s: %w", queue, err)
+	}
+	if !accepted {
+		return refusal("queue", "%q is unknown: no executor serves it and it is not in the dispatcher's queues (GANTRY_QUEUES)", queue)
+	}
+	return nil
+}
+
+func refusal(path, format string, args ...any) error {
+	return &contracts.InvalidTaskError{Problems: []*contracts.FieldError{{Path: path, Message: fmt.Sprintf(format, args...)}}}
+}
+
+// accept brings the job from nothing, or from wherever an earlier delivery of
+// the submission stopped, into its queue.
+func (i *Intake) accept(ctx context.Context, s submission, task *contracts.Task) error {
+	redacted, secrets, err := task.Redact()
+	if err != nil {
+		return err
+	}
+	last, err := i.begin(ctx, s, redacted)
+	if errors.Is(err, errUsedID) {
+		return deadletter.Keep(ctx, i.Bus, deadletter.Letter{
+			Job: task.ID, Queue: task.QueueOrDefault(), Reason: fmt.Sprintf("id: %q is already used by another task", task.ID),
+			Payload: s.payload, Submission: s.seq,
+		})
+	}
+	if err != nil || last == nil {
+		return err
+	}
+	for kind, values := range secrets {
+		if err := i.Bus.PutSecrets(ctx, task.ID, kind, values); err != nil {
+			return err
+		}
+	}
+	if err := i.enqueue(ctx, last, redacted); err != nil {
+		return err
+	}
+	return cancel.IfRevoked(ctx, i.Bus, task.ID)
+}
+
+var errUsedID = errors.New("id is used by another task")
+
+// begin starts the job's life and returns its last entry. It returns nil where
+// nothing is left to do: the job has ended, or was submitted before.
+func (i *Intake) begin(ctx context.Context, s submission, redacted *contracts.Task) (*bus.Seen, error) {
+	hash, err := redacted.Hash()
+	if err != nil {
+		return nil, err
+	}
+	last, err := i.Bus.Append(ctx, redacted.ID, nil, &contracts.Submitted{
+		Task: redacted, Submission: s.seq, Hash: hash, SubmittedAt: s.time,
+	})
+	if err == nil {
+		zerolog.Ctx(ctx).Info().Str("job", string(redacted.ID)).Str("queue", string(redacted.QueueOrDefault())).Msg("task submitted")
+		return last, nil
+	}
+	if !errors.Is(err, bus.ErrOvertaken) {
+		return nil, err
+	}
+	before, err := i.Bus.Submitted(ctx, redacted.ID)
+	switch {
+	case err != nil:
+		return nil, err
+	case before.Submission == s.seq && !last.Terminal():
+		return last, nil
+	case before.Submission == s.seq || before.Hash == hash:
+		return nil, nil
+	default:
+		return nil, errUsedID
+	}
+}
+
+// enqueue queues a job that is submitted, unless a revoke came before it, and
+// offers one that was queued before.
+func (i *Intake) enqueue(ctx context.Context, last *bus.Seen, task *contracts.Task) error {
+	if last.Type == contracts.EntrySubmitted {
+		if err := cancel.IfRevoked(ctx, i.Bus, last.Job); err != nil {
+			return err
+		}
+		_, err := offer.Queue(ctx, i.Bus, last, task, contracts.QueuedSubmit)
+		if errors.Is(err, bus.ErrOvertaken) {
+			return nil // by the revoke
+		}
+		return err
+	}
+	if last.Type == contracts.EntryQueued {
+		return offer.Publish(ctx, i.Bus, last, task)
+	}
+	return nil
+}
+
+// refuse keeps a dead letter, and where the specification has an id that is
+// free, the job ends as rejected, so that whoever waits for it is told.
+func (i *Intake) refuse(ctx context.Context, s submission, task *contracts.Task, reason string) error {
+	zerolog.Ctx(ctx).Warn().Str("job", string(task.ID)).Str("reason", reason).Msg("task refused")
+	if task.ID != "" {
+		if err := i.reject(ctx, s, task, reason); err != nil && !errors.Is(err, errUsedID) {
+			return err
+		}
+	}
+	return deadletter.Keep(ctx, i.Bus, deadletter.Letter{
+		Job: task.ID, Queue: task.QueueOrDefault(), Reason: reason, Payload: s.payload, Submission: s.seq,
+	})
+}
+
+func (i *Intake) reject(ctx context.Context, s submission, task *contracts.Task, reason string) error {
+	redacted, secrets, err := task.Redact()
+	if err != nil {
+		return err
+	}
+	last, err := i.begin(ctx, s, redacted)
+	if err != nil || last == nil {
+		return err
+	}
+	for kind, values := range secrets {
+		if err := i.Bus.PutSecrets(ctx, task.ID, kind, values); err != nil {
+			return err
+		}
+	}
+	_, err = i.Bus.Append(ctx, task.ID, last, &contracts.Failed{Kind: contracts.FailureRejected, Message: reason})
+	if errors.Is(err, bus.ErrOvertaken) {
+		return nil
+	}
+	return err
+}
+
+// legible returns what can be read of a specification that was refused, enough
+// to tell its owner: id, name, queue, and the Girder job.
+func legible(s submission, refused *contracts.Task) *contracts.Task {
+	task := &contracts.Task{Version: contracts.Version, Name: refused.Name, Queue: contracts.DefaultQueue}
+	var fields map[string]jsontext.Value
+	if json.Unmarshal(s.payload, &fields) != nil {
+		return task
+	}
+	text := func(name string) (value string) {
+		_ = json.Unmarshal(fields[name], &value) // whatever is no text reads as empty
+		return value
+	}
+	if id, err := contracts.ParseJobID(text("id")); err == nil {
+		task.ID = id
+	}
+	if queue, err := contracts.ParseName[contracts.Queue](text("queue")); err == nil {
+		task.Queue = queue
+	}
+	task.Name = text("task")
+	var girder contracts.Girder
+	if json.Unmarshal(fields["girder"], &girder) == nil && (girder.Job == nil) != (girder.JobInfo == nil) {
+		probe := &contracts.Task{Version: contracts.Version, Name: contracts.TaskDockerRun, Docker: &contracts.DockerRun{Image: "probe"}, Girder: &girder}
+		if probe.Validate() == nil {
+			task.Girder = &girder
+		}
+	}
+	return task
+}

@@ -1,0 +1,103 @@
+// Package queues knows which queues there are, and makes the consumers of
+// their ready messages. Executors never make one: a work queue admits no two
+// consumers with overlapping filters, so they have one maker.
+package queues
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// refreshInterval is how often the announced queues are read.
+const refreshInterval = 2 * time.Second
+
+// Queues is the set of known queues.
+type Queues struct {
+	bus  *bus.Bus
+	open bool
+
+	mu    sync.Mutex
+	known map[contracts.Queue]bool
+}
+
+// New returns the set. With open, a queue that nobody has named before becomes
+// known with its first task.
+func New(b *bus.Bus, open bool) *Queues {
+	return &Queues{bus: b, open: open, known: map[contracts.Queue]bool{}}
+}
+
+// Require makes queues known, with their consumers.
+func (q *Queues) Require(ctx context.Context, queues ...contracts.Queue) error {
+	for _, queue := range queues {
+		if q.has(queue) {
+			continue
+		}
+		for _, lane := range contracts.Lanes {
+			if err := q.bus.DeclareConsumer(ctx, contracts.ReadyConsumer(lane, queue, contracts.KindDocker)); err != nil {
+				return fmt.Errorf("queue %s: %w", queue, err)
+			}
+		}
+		q.mu.Lock()
+		q.known[queue] = true
+		q.mu.Unlock()
+		zerolog.Ctx(ctx).Info().Str("queue", string(queue)).Msg("queue known")
+	}
+	return nil
+}
+
+func (q *Queues) has(queue contracts.Queue) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.known[queue]
+}
+
+// Accepts reports whether tasks for a queue are taken. A queue that an executor
+// announced a moment ago counts.
+func (q *Queues) Accepts(ctx context.Context, queue contracts.Queue) (bool, error) {
+	if q.has(queue) {
+		return true, nil
+	}
+	if q.open {
+		return true, q.Require(ctx, queue)
+	}
+	if err := q.refresh(ctx); err != nil {
+		return false, err
+	}
+	return q.has(queue), nil
+}
+
+// Run takes in announced queues until the context ends.
+func (q *Queues) Run(ctx context.Context) error {
+	ticker := time.NewTicker(refreshInterval)
+	defer ticker.Stop()
+	for {
+		if err := q.refresh(ctx); err != nil && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("announced queues not read")
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+func (q *Queues) refresh(ctx context.Context) error {
+	instances, err := q.bus.Instances(ctx)
+	if err != nil {
+		return err
+	}
+	for _, instance := range instances {
+		if err := q.Require(ctx, instance.Queues...); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+// Package retry turns an attempt that ended and may be tried again into the
+// next offer of its job, when its backoff is over. The wait is a message
+// schedule in the server, so it needs no timer and no living dispatcher.
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/offer"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// due is the payload of a scheduled retry: which failed attempt it follows.
+type due struct {
+	Attempt int `json:"attempt"`
+	Offer   int `json:"offer"`
+}
+
+// Plan schedules the retry that a failed entry asks for. Planning again
+// changes nothing, also after the retry.
+func Plan(ctx context.Context, b *bus.Bus, failed *bus.Seen) error {
+	data, ok := failed.Data.(*contracts.Failed)
+	if !ok || !data.WillRetry {
+		return nil
+	}
+	return b.Schedule(ctx, failed.Job, contracts.LaterRetry, data.RetryAt, due{failed.Attempt, failed.Offer})
+}
+
+// Handle offers a job again whose retry is due.
+func Handle(ctx context.Context, b *bus.Bus, msg jetstream.Msg) error {
+	job, what, err := contracts.ParseDue(msg.Subject())
+	if err != nil || what != contracts.LaterRetry {
+		return nil // of a newer version, or not ours: there is nothing to wait for
+	}
+	var d due
+	if err := json.Unmarshal(msg.Data(), &d); err != nil {
+		return fmt.Errorf("read due message of %s: %w", job, err)
+	}
+	last, err := b.Last(ctx, job)
+	if err != nil || last == nil {
+		return err
+	}
+	submitted, err := b.Submitted(ctx, job)
+	if err != nil {
+		return err
+	}
+	switch {
+	case last.Type == contracts.EntryFailed && !last.Terminal() && last.Attempt == d.Attempt:
+		_, err = offer.Queue(ctx, b, last, submitted.Task, contracts.QueuedRetry)
+		if errors.Is(err, bus.ErrOvertaken) {
+			err = nil // another dispatcher was first, or a revoke
+		}
+	case last.Type == contracts.EntryQueued && last.Offer == d.Offer+1:
+		err = offer.Publish(ctx, b, last, submitted.Task) // a dispatcher died in between
+	}
+	if err != nil {
+		return err
+	}
+	return cancel.IfRevoked(ctx, b, job)
+}

@@ -1,0 +1,89 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/micro"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+// Endpoint answers the requests on one subject of the micro service
+// [contracts.ServiceName]. Make one with NewEndpoint.
+type Endpoint struct {
+	subject string
+	answer  func(ctx context.Context, body []byte) (any, error)
+}
+
+// NewEndpoint returns an endpoint whose answer gets the decoded request and
+// returns what is sent back as JSON. An error that is a
+// [*contracts.RequestError] is sent as it is, any other as an internal one.
+func NewEndpoint[Request, Reply any](subject string, answer func(context.Context, Request) (Reply, error)) Endpoint {
+	return Endpoint{subject: subject, answer: func(ctx context.Context, body []byte) (any, error) {
+		var request Request
+		if len(body) > 0 {
+			if err := json.Unmarshal(body, &request); err != nil {
+				return nil, &contracts.RequestError{Code: contracts.CodeInvalid, Message: fmt.Sprintf("the request is not readable: %v", err)}
+			}
+		}
+		return answer(ctx, request)
+	}}
+}
+
+// Serve answers requests until the context ends. Several instances that serve
+// the same subject share its requests.
+func (b *Bus) Serve(ctx context.Context, description string, endpoints ...Endpoint) error {
+	service, err := micro.AddService(b.Conn(), micro.Config{Name: contracts.ServiceName, Version: "1.0.0", Description: description})
+	if err != nil {
+		return fmt.Errorf("serve requests: %w", err)
+	}
+	for _, endpoint := range endpoints {
+		handler := micro.HandlerFunc(func(request micro.Request) { endpoint.serve(ctx, request) })
+		if err := service.AddEndpoint(endpointName(endpoint.subject), handler, micro.WithEndpointSubject(endpoint.subject)); err != nil {
+			return errors.Join(fmt.Errorf("serve %s: %w", endpoint.subject, err), service.Stop())
+		}
+	}
+	<-ctx.Done()
+	return service.Stop()
+}
+
+func (e Endpoint) serve(ctx context.Context, request micro.Request) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	reply, err := e.answer(ctx, request.Data())
+	if err == nil {
+		err = request.RespondJSON(reply)
+	} else {
+		err = refuse(request, err)
+	}
+	if err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("subject", e.subject).Msg("request not answered")
+	}
+}
+
+func refuse(request micro.Request, cause error) error {
+	var refusal *contracts.RequestError
+	if !errors.As(cause, &refusal) {
+		refusal = &contracts.RequestError{Code: contracts.CodeInternal, Message: cause.Error()}
+	}
+	body, err := json.Marshal(map[string]*contracts.RequestError{"error": refusal})
+	if err != nil {
+		return err
+	}
+	return request.Error(refusal.Code, refusal.Message, body)
+}
+
+// endpointName turns a subject into a name that micro accepts.
+func endpointName(subject string) string {
+	name := []byte(subject)
+	for i, c := range name {
+		if c == '.' {
+			name[i] = '-'
+		}
+	}
+	return string(name)
+}
