@@ -1,0 +1,184 @@
+package girdersim
+
+import (
+	"io"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Fault is how one request goes wrong. Its parts combine in the order of the
+// fields: a delay, then a hang, then an answer other than the true one.
+type Fault struct {
+	Delay time.Duration   // before anything else happens
+	Hang  <-chan struct{} // wait until it is closed, the client goes or the server does
+
+	Perform bool // carry the request out although its answer is lost to Status or Close
+
+	Status      int    // answer with this status instead
+	Body        string // with Status; empty: an error of Girder's kind
+	ContentType string // of Body; empty: application/json
+	RetryAfter  string // the header of that name, with Status
+
+	Close    bool  // close the connection without an answer
+	CutAfter int64 // close it after so many bytes of the answer's body; 0: do not
+}
+
+// faults is the fault function in use.
+type faults struct {
+	mu     sync.Mutex
+	choose func(*http.Request) *Fault
+}
+
+// SetFault lets the function decide about the fate of each request from now on.
+// It returns nil for a request that shall succeed, must not read the body, and
+// may be called by several goroutines at once. SetFault(nil) ends all faults.
+func (s *Server) SetFault(choose func(*http.Request) *Fault) {
+	s.faults.mu.Lock()
+	defer s.faults.mu.Unlock()
+	s.faults.choose = choose
+}
+
+func (f *faults) of(r *http.Request) *Fault {
+	f.mu.Lock()
+	choose := f.choose
+	f.mu.Unlock()
+	if choose == nil {
+		return nil
+	}
+	return choose(r)
+}
+
+// serve answers a request, or lets it fail, and notes it in the log.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		entry := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Status: rec.status, Sent: rec.sent}
+		s.log.add(entry)
+		s.options.Log.Debug().Str("method", r.Method).Str("path", r.URL.Path).Int("status", rec.status).Msg("request")
+	}()
+	fault := s.faults.of(r)
+	if fault == nil {
+		fault = &Fault{}
+	}
+	if !pause(r, s.options.Latency+fault.Delay) || !hang(r, fault.Hang) {
+		panic(http.ErrAbortHandler)
+	}
+	if fault.Perform && (fault.Close || fault.Status != 0) {
+		s.answer(&discard{header: http.Header{}}, r)
+	}
+	switch {
+	case fault.Close:
+		panic(http.ErrAbortHandler)
+	case fault.Status != 0:
+		fault.answer(rec)
+	case fault.CutAfter > 0:
+		s.answer(&cut{recorder: rec, left: fault.CutAfter}, r)
+	default:
+		s.answer(rec, r)
+	}
+}
+
+func (f *Fault) answer(w http.ResponseWriter) {
+	body, contentType := f.Body, f.ContentType
+	if body == "" {
+		body = `{"message": "An unexpected error occurred on the server.", "type": "internal", "uid": "` + randomUUID() + `"}`
+	}
+	if contentType == "" {
+		contentType = "application/json"
+	}
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	if f.RetryAfter != "" {
+		w.Header().Set("Retry-After", f.RetryAfter)
+	}
+	w.WriteHeader(f.Status)
+	io.WriteString(w, body)
+}
+
+// pause waits; it reports whether the request is still wanted afterwards.
+func pause(r *http.Request, d time.Duration) bool {
+	if d <= 0 {
+		return true
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+func hang(r *http.Request, released <-chan struct{}) bool {
+	if released == nil {
+		return true
+	}
+	select {
+	case <-released:
+		return true
+	case <-r.Context().Done():
+		return false
+	}
+}
+
+// recorder notes status and length of an answer.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	sent   int64
+}
+
+func (w *recorder) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *recorder) Write(p []byte) (int, error) {
+	n, err := w.ResponseWriter.Write(p)
+	w.sent += int64(n)
+	return n, err
+}
+
+// ReadFrom leaves the copying of files to the system.
+func (w *recorder) ReadFrom(from io.Reader) (int64, error) {
+	n, err := io.Copy(w.ResponseWriter, from)
+	w.sent += n
+	return n, err
+}
+
+// Unwrap gives http.ResponseController the way to the connection.
+func (w *recorder) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// cut closes the connection in the middle of an answer.
+type cut struct {
+	recorder *recorder
+	left     int64
+}
+
+func (w *cut) Header() http.Header { return w.recorder.Header() }
+
+func (w *cut) WriteHeader(status int) { w.recorder.WriteHeader(status) }
+
+func (w *cut) Write(p []byte) (int, error) {
+	n, err := w.recorder.Write(p[:min(w.left, int64(len(p)))])
+	w.left -= int64(n)
+	if err != nil || w.left > 0 {
+		return n, err
+	}
+	if err := http.NewResponseController(w.recorder).Flush(); err != nil {
+		return n, err
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// discard is where the answer of a request goes that is carried out in vain.
+type discard struct{ header http.Header }
+
+func (d *discard) Header() http.Header { return d.header }
+
+func (d *discard) WriteHeader(int) {}
+
+func (d *discard) Write(p []byte) (int, error) { return len(p), nil }

@@ -1,0 +1,56 @@
+// Girder-sim serves a small Girder for demos and tests.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
+	"github.com/rs/zerolog"
+)
+
+type flags struct {
+	Addr    string        `default:"127.0.0.1:8989" help:"Address to listen on, host:port."`
+	Dir     string        `help:"Folder for documents and bytes. Without it everything is gone at the end."`
+	Seed    bool          `help:"Create a demo user, folder, item and tokens once, and print them as JSON."`
+	Latency time.Duration `help:"Delay every request, e.g. 50ms."`
+}
+
+func main() {
+	var f flags
+	kong.Parse(&f, kong.Name("girder-sim"), kong.Description("A small Girder for demos and tests."))
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, f, os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "girder-sim:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx ends.
+func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
+	log := zerolog.New(stderr).Level(zerolog.InfoLevel).With().Timestamp().Logger()
+	sim, err := girdersim.Start(girdersim.Options{Addr: f.Addr, Dir: f.Dir, Latency: f.Latency, Log: log})
+	if err != nil {
+		return fmt.Errorf("start: %w", err)
+	}
+	defer func() {
+		if closeErr := sim.Close(); err == nil && closeErr != nil {
+			err = fmt.Errorf("close: %w", closeErr)
+		}
+	}()
+	fmt.Fprintln(stderr, sim.URL())
+	if f.Seed {
+		if err := seed(sim, f.Dir, stdout); err != nil {
+			return fmt.Errorf("seed: %w", err)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
