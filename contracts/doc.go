@@ -14,6 +14,9 @@
 // writes exactly one terminal entry. job-tracker projects all of it into a
 // [Job], which is what people see.
 //
+// Folder schema has a JSON Schema of each message, generated from these types
+// and their comments (go generate), and testdata a golden message of each type.
+//
 // The package depends on no transport: package contracts/client speaks NATS.
 package contracts
 

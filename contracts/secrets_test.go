@@ -56,7 +56,11 @@ func TestRedactLeavesNoSecret(t *testing.T) {
 			}
 			return Secret(value)
 		})
-		if diff := cmp.Diff(task, redacted); diff != "" {
+		resolved, err := redacted.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(before), string(resolved)); diff != "" {
 			t.Errorf("%s: the references stand for other values (-task +resolved):\n%s", name, diff)
 		}
 	}
@@ -169,6 +173,14 @@ func TestHash(t *testing.T) {
 			if again := hash(task); again != first {
 				t.Fatalf("%s: two hashes of one task: %s and %s", name, first, again)
 			}
+		}
+		compact, err := task.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := ReadTask(compact)
+		if err != nil || hash(same) != first {
+			t.Errorf("%s: written without spaces, another hash (error %v)", name, err)
 		}
 		redacted, _, err := task.Redact()
 		if err != nil {

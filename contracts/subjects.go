@@ -66,8 +66,8 @@ func ParseReady(subject string) (JobID, int, error) {
 		return "", 0, fmt.Errorf("%q is not the subject of a ready message: %w", subject, err)
 	}
 	offer, err := strconv.Atoi(tokens[6])
-	if err != nil {
-		return "", 0, fmt.Errorf("%q is not the subject of a ready message: %w", subject, err)
+	if err != nil || offer < 1 || tokens[6] != strconv.Itoa(offer) {
+		return "", 0, fmt.Errorf("%q is not the subject of a ready message: its offer is no number from 1", subject)
 	}
 	return job, offer, nil
 }

@@ -52,7 +52,7 @@ var subjectsOfStreams = []struct {
 	{SubmitSubject("q-1"), StreamSubmit, []string{SubmitQueues}},
 	{
 		ReadySubject(LaneHigh, "q-1", KindDocker, testJob, 3), StreamReady,
-		[]string{ReadyAll, ReadyFilter(LaneHigh, "q-1", KindDocker)},
+		[]string{ReadyAll, ReadyFilter(LaneHigh, "q-1", KindDocker), ReadyJobFilter(LaneHigh, "q-1", KindDocker, testJob)},
 	},
 	{LaterSubject(testJob, LaterRetry), StreamLater, []string{LaterAll}},
 	{DueSubject(testJob, LaterRetry), StreamLater, []string{DueAll}},
@@ -151,7 +151,7 @@ func TestStreamsDoNotOverlap(t *testing.T) {
 func TestConsumersFitTheirStreams(t *testing.T) {
 	t.Parallel()
 	consumers := []Consumer{
-		SubmitConsumer, DueConsumer, DispatcherLifeConsumer, ProjectionConsumer, TransferConsumer("a"), TransferConsumer("b"),
+		SubmitConsumer, DueConsumer, ProjectionConsumer, TransferConsumer("a"), TransferConsumer("b"),
 	}
 	for _, lane := range Lanes {
 		for _, queue := range []Queue{"q", "q-1"} {

@@ -51,6 +51,62 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"two ways to a job", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"api_url":"http://g","job":{"token":"t"},"job_info":{"method":"PUT","url":"http://g/job/5f0c0000000000000000aaaa","headers":{"Girder-Token":"t"}}}}`, "give either job or job_info"},
 		{"reference as a token", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"token":"secret:io/x"}}`, "girder.token: starts with"},
 		{"output", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","path":{"type":"volume_path","path":"o"},"item_id":"x"}],` + girder + `}`, `outputs[0].item_id: "x" is not a Girder id`},
+		{"too large", `{"version":1,"id":"` + strings.Repeat("x", MaxTaskSize) + `"}`, "allowed are 524288"},
+		{"no UTF-8", "{\"version\":1,\"id\":\"\xff\"}", "id: not JSON: invalid UTF-8"},
+		{"two values", `{"version":1} {}`, "not JSON"},
+		{"empty", ``, "not JSON"},
+		{"a list", `[]`, "a list found where an object is wanted"},
+		{"a number as an object", `{"version":1,"docker":5}`, "docker: a number found where an object is wanted"},
+		{"an object as a list", `{"version":1,"outputs":{}}`, "outputs: an object found where a list is wanted"},
+		{"a list as a text", `{"version":1,"task":[]}`, "task: a list found where a string is wanted"},
+		{"a text as a boolean", docker(`,"remove_container":"no"`), "docker.remove_container: a string found where a boolean is wanted"},
+		{"a boolean as a text", docker(`,"options":{"working_dir":true}`), "docker.options.working_dir: a boolean found where a string is wanted"},
+		{"a fraction", `{"version":1.5}`, "version: "},
+		{"labels", `{"version":1,"task":"docker_run","docker":{"image":"a"},"labels":{"":"x"}}`, "labels: \"\": names have 1 to 128 bytes"},
+		{"max_crashes", `{"version":1,"task":"docker_run","docker":{"image":"a"},"retry":{"max_crashes":-1}}`, "retry.max_crashes: -1 is not between 0 and 100"},
+		{"max_failures", `{"version":1,"task":"docker_run","docker":{"image":"a"},"retry":{"max_failures":101}}`, "retry.max_failures: 101 is not between 0 and 100"},
+		{"limits", `{"version":1,"task":"docker_run","docker":{"image":"a"},"limits":{"time":"1h"}}`, "limits: a time limit is not supported"},
+		{"args beside docker", `{"version":1,"task":"docker_run","docker":{"image":"a"},"args":[1]}`, "args: is for plugin tasks"},
+		{"kwargs beside docker", `{"version":1,"task":"docker_run","docker":{"image":"a"},"kwargs":{}}`, "kwargs: is for plugin tasks"},
+		{"image with a space", `{"version":1,"task":"docker_run","docker":{"image":"a b"}}`, `docker.image: "a b" is not an image reference`},
+		{"keeping the container", docker(`,"remove_container":false`), "docker.remove_container: keeping the container is not supported"},
+		{"a stream", docker(`,"streams":[{"type":"connect","input":{"type":"container_stdout"},"output":{"type":"host_stderr"}}]`), "docker.streams[0]: a stream is not supported"},
+		{"a stream that is no connect", docker(`,"streams":[{"type":"host_stdout"}]`), `docker.streams[0].type: "host_stdout" is not the type of a stream; known are connect`},
+		{"streams in an object", docker(`,"streams":{}`), "docker.streams: an object found where a list is wanted"},
+		{"a connect as an end", docker(`,"args":[{"type":"connect","input":{"type":"connect"},"output":{"type":"host_stdout"}}]`), `docker.args[0].input.type: "connect" is not the type of an end of a connect`},
+		{"an artifact as an end", docker(`,"args":[{"type":"connect","input":{"type":"container_stdout"},"output":{"type":"girder_job_artifact"}}]`), `docker.args[0].output.type: "girder_job_artifact" is not the type of an end`},
+		{"an end that is no object", docker(`,"args":[{"type":"connect","input":5,"output":{"type":"host_stdout"}}]`), "docker.args[0].input: must be an object with a type"},
+		{"an end without a type", docker(`,"args":[{"type":"connect","input":{},"output":{"type":"host_stdout"}}]`), "docker.args[0].input.type: missing"},
+		{"a connect with one end", docker(`,"args":[{"type":"connect","input":{"type":"container_stdout"}}]`), "docker.args[0].output: missing"},
+		{"type of a wrong type", docker(`,"args":[{"type":5}]`), "docker.args[0].type: a number found where a string is wanted"},
+		{"NUL in an argument", docker(`,"args":["a\u0000"]`), "docker.args[0]: holds a NUL character"},
+		{"NUL in the entry point", docker(`,"entrypoint":["a","\u0000"]`), "docker.entrypoint[1]: holds a NUL character"},
+		{"NUL in a variable", docker(`,"options":{"environment":{"A":"\u0000"}}`), "docker.options.environment.A: holds a NUL character"},
+		{"NUL in a path", docker(`,"args":[{"type":"volume_path","path":"a\u0000"}]`), "holds a NUL character"},
+		{"no path", docker(`,"args":[{"type":"volume_path","path":""}]`), "docker.args[0].path: missing"},
+		{"no volume", docker(`,"args":[{"type":"volume","volume":""}]`), "docker.args[0].volume: missing"},
+		{"nano_cpus", docker(`,"options":{"nano_cpus":-1}`), "docker.options.nano_cpus: -1 is negative"},
+		{"working_dir", docker(`,"options":{"working_dir":"app"}`), `docker.options.working_dir: "app" is not an absolute path`},
+		{"second progress pipe", docker(`,"args":[{"type":"progress_pipe"},{"type":"progress_pipe","name":".girder_progress"}]`), "docker.args[1]: is the second progress pipe of that name"},
+		{"volume of no type", docker(`,"volumes":[{"name":"d","type":"nfs"}]`), `docker.volumes[0].type: "nfs" is not bind_mount or temporary`},
+		{"temporary volume", docker(`,"volumes":[{"name":"d","type":"temporary"}]`), "docker.volumes[0].type: a named temporary volume is not supported"},
+		{"two volumes of a name", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y"},{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y"}]`), `docker.volumes[1].name: "d" is the name of two volumes`},
+		{"mode of a bind mount", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y","mode":"rwx"}]`), `docker.volumes[0].mode: "rwx" is not rw or ro`},
+		{"host_dir of a bind mount", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y","host_dir":"/z"}]`), "docker.volumes[0].host_dir: is for temporary volumes"},
+		{"session", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"session":{"verify":false}}}`, "girder.session: a session is not supported"},
+		{"api_url", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"api_url":"ftp://g"}}`, `girder.api_url: "ftp://g" is not an http or https URL`},
+		{"own api_url", docker(`,"args":[{"type":"girder_file","id":` + id + `,"girder":{"api_url":"g"}}]`), `docker.args[0].girder.api_url: "g" is not an http or https URL`},
+		{"own reference", docker(`,"args":[{"type":"girder_file","id":` + id + `,"girder":{"token":"secret:io/x"}}]`), "docker.args[0].girder.token: starts with"},
+		{"job without a server", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job":{"token":"t"}}}`, "girder.api_url: missing; girder.job needs it"},
+		{"job without a token", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"api_url":"http://g","job":{"token":""}}}`, "girder.job.token: missing"},
+		{"job's handler", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"api_url":"http://g","job":{"token":"t","other_fields":{"handler":"x"}}}}`, "girder.job.other_fields.handler: this field is set by Gantry"},
+		{"job_info's method", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job_info":{"method":"POST","url":"http://g/job/5f0c0000000000000000aaaa","headers":{"Girder-Token":"t"}}}}`, `girder.job_info.method: "POST" is not PUT`},
+		{"job_info's URL", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job_info":{"method":"PUT","url":"http://g/job/x","headers":{"Girder-Token":"t"}}}}`, "does not end with /job/<id>"},
+		{"job_info's token", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job_info":{"method":"PUT","url":"http://g/job/5f0c0000000000000000aaaa","headers":{}}}}`, "girder.job_info.headers.Girder-Token: missing"},
+		{"later output", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_job_artifact","path":{"type":"volume_path","path":"o"}}],` + girder + `}`, "outputs[0].type: girder_job_artifact is not supported"},
+		{"upload_kwargs", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","path":{"type":"volume_path","path":"o"},"item_id":` + id + `,"upload_kwargs":{"x":"y"}}],` + girder + `}`, "outputs[0].upload_kwargs.x: unknown"},
+		{"output without a path", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","item_id":` + id + `}],` + girder + `}`, "outputs[0].path.path: missing"},
+		{"path of another type", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","path":{"type":"volume","volume":"v"},"item_id":` + id + `}],` + girder + `}`, `outputs[0].path.type: "volume" is not the type of an output's path; known are volume_path`},
 		{"schedule", `{"version":1,"task":"docker_run","docker":{"image":"a"},"schedule":{"countdown":"5s"}}`, "schedule: a schedule is not supported"},
 		{"backoff", `{"version":1,"task":"docker_run","docker":{"image":"a"},"retry":{"backoff":"soon"}}`, `retry.backoff: "soon" is not a duration`},
 	} {
@@ -74,5 +130,27 @@ func TestDecodeTaskReportsEveryProblem(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), path) {
 			t.Errorf("error %v does not name %s", err, path)
 		}
+	}
+}
+
+// A specification that nests without end is refused at its first step, not read
+// once for each of its levels.
+func TestDecodeTaskDoesNotNest(t *testing.T) {
+	t.Parallel()
+	const levels = 8000
+	task := `{"version":1,"task":"docker_run","docker":{"image":"a","args":[` +
+		strings.Repeat(`{"type":"connect","input":`, levels) + `{"type":"host_stdout"}` +
+		strings.Repeat(`,"output":{"type":"host_stdout"}}`, levels) + `]}}`
+	_, err := DecodeTask([]byte(task))
+	if err == nil || !strings.Contains(err.Error(), "docker.args[0].input.type: ") {
+		t.Errorf("error %v, want it to name the first end", err)
+	}
+}
+
+func TestReadTaskReturnsWhatItRead(t *testing.T) {
+	t.Parallel()
+	task, err := DecodeTask([]byte(`{"version":1,"id":"usable","queue":"gpu","dokcer":{}}`))
+	if err == nil || task == nil || task.ID != "usable" || task.Queue != "gpu" {
+		t.Errorf("task %+v, error %v; want the id beside the error", task, err)
 	}
 }

@@ -163,12 +163,21 @@ func (v *validator) docker() {
 	if d.RemoveContainer != nil && !*d.RemoveContainer {
 		v.unsupported("docker.remove_container", "keeping the container")
 	}
+	for i, word := range d.Entrypoint {
+		v.noNUL(fmt.Sprintf("docker.entrypoint[%d]", i), word)
+	}
 	v.options(&d.Options)
 	v.volumes(d.Volumes)
 	v.transforms()
 }
 
 func (v *validator) options(o *DockerOptions) {
+	for name, value := range o.Environment {
+		v.noNUL("docker.options.environment."+name, string(value))
+	}
+	v.noNUL("docker.options.user", string(o.User))
+	v.noNUL("docker.options.network_mode", o.NetworkMode)
+	v.noNUL("docker.options.working_dir", o.WorkingDir)
 	if o.NanoCPUs < 0 {
 		v.fail("docker.options.nano_cpus", "%d is negative", o.NanoCPUs)
 	}
@@ -223,9 +232,7 @@ func (v *validator) transforms() {
 	pipes := map[string]bool{}
 	for i, arg := range v.task.Docker.Args {
 		at := fmt.Sprintf("docker.args[%d]", i)
-		if strings.ContainsRune(arg.Text, 0) {
-			v.fail(at, "holds a NUL character")
-		}
+		v.noNUL(at, arg.Text)
 		switch t := arg.Transform.(type) {
 		case nil, *TemporaryVolume:
 		case *GirderFile:
@@ -307,6 +314,12 @@ func (v *validator) relativePath(at, p string) {
 func isLocal(p string) bool {
 	clean := path.Clean(p)
 	return clean != ".." && !strings.HasPrefix(clean, "../")
+}
+
+func (v *validator) noNUL(at, text string) {
+	if strings.ContainsRune(text, 0) {
+		v.fail(at, "holds a NUL character")
+	}
 }
 
 func (v *validator) girderID(at, id string) {

@@ -10,20 +10,26 @@ require github.com/gantry-worker/gantry/contracts/client v0.0.0
 
 replace github.com/gantry-worker/gantry/contracts/client => ../../contracts/client
 
-require github.com/gantry-worker/gantry/services/internal v0.0.0
+require (
+	github.com/gantry-worker/gantry/services/internal v0.0.0
+	github.com/go-json-experiment/json v1.27.2
+	github.com/nats-io/nats.go v1.55.0
+	github.com/oklog/ulid/v2 v2.1.2
+	github.com/rs/zerolog v1.35.1
+	golang.org/x/sync v0.24.0
+)
 
 require (
-	github.com/go-json-experiment/json v1.27.2 // indirect
+	github.com/alecthomas/kong v1.17.0 // indirect
+	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
+	github.com/docker/go-units v0.5.0 // indirect
+	github.com/goccy/go-yaml v1.19.2 // indirect
 	github.com/klauspost/compress v1.20.3 // indirect
 	github.com/mattn/go-colorable v0.1.14 // indirect
 	github.com/mattn/go-isatty v0.0.24 // indirect
-	github.com/nats-io/nats.go v1.55.0 // indirect
 	github.com/nats-io/nkeys v0.4.16 // indirect
 	github.com/nats-io/nuid v1.0.1 // indirect
-	github.com/oklog/ulid/v2 v2.1.2 // indirect
-	github.com/rs/zerolog v1.35.1 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
 )
 

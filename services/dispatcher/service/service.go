@@ -49,8 +49,14 @@ type Config struct {
 func (c *Config) Validate() error {
 	for _, queue := range c.Queues {
 		if _, err := contracts.ParseName[contracts.Queue](string(queue)); err != nil {
-			return fmt.Errorf("queues: %w", err)
+			return config.Invalid("queues", "%v", err)
 		}
+	}
+	if c.MaxQueued <= 0 {
+		return config.Invalid("max-queued", "must be at least 1, is %d", c.MaxQueued)
+	}
+	if c.SweepInterval <= 0 {
+		return config.Invalid("sweep-interval", "must be longer than 0s, is %s", c.SweepInterval)
 	}
 	return nil
 }
@@ -81,7 +87,7 @@ func Run(ctx context.Context, cfg Config) error {
 		bus:     b,
 		sweeper: &offer.Sweeper{Bus: b, Interval: cfg.SweepInterval},
 		cfg:     cfg,
-		ready:   make(chan struct{}, 2),
+		ready:   make(chan struct{}),
 		ended:   make(chan *bus.Seen, 256),
 	}
 	health := telemetry.NewHealth()
@@ -115,7 +121,7 @@ type dispatcher struct {
 	bus     *bus.Bus
 	cfg     Config
 	sweeper *offer.Sweeper
-	// ready gets one value for the lives and one for the revokes.
+	// ready is closed when the lives are known that were there at the start.
 	ready chan struct{}
 	ended chan *bus.Seen
 }
@@ -125,7 +131,7 @@ func (d *dispatcher) watch(ctx context.Context) error {
 	live := false
 	caughtUp := func() {
 		live = true
-		d.ready <- struct{}{}
+		close(d.ready)
 	}
 	return d.bus.WatchLives(ctx, caughtUp, func(last *bus.Seen) {
 		d.sweeper.Observe(last)
@@ -160,23 +166,23 @@ func (d *dispatcher) followEnds(ctx context.Context) error {
 	}
 }
 
+// listenRevokes begins with the revokes that are remembered: those that came
+// while no dispatcher ran.
 func (d *dispatcher) listenRevokes(ctx context.Context) error {
-	return d.bus.ListenRevokes(ctx, func() { d.ready <- struct{}{} }, func(revoke *contracts.Revoke) {
+	return d.bus.FollowRevokes(ctx, func(revoke *contracts.Revoke) {
 		if err := cancel.Waiting(ctx, d.bus, revoke); err != nil && ctx.Err() == nil {
 			zerolog.Ctx(ctx).Error().Err(err).Str("job", string(revoke.Job)).Msg("revoke not applied")
 		}
 	})
 }
 
-// takeSubmissions begins when revokes are heard and the lives that were there
-// are known, and pauses while too many jobs wait.
+// takeSubmissions begins when the lives are known that were there, and pauses
+// while too many jobs wait.
 func (d *dispatcher) takeSubmissions(ctx context.Context, in *intake.Intake) error {
-	for range cap(d.ready) {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-d.ready:
-		}
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-d.ready:
 	}
 	if d.cfg.OnReady != nil {
 		d.cfg.OnReady()

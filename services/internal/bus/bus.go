@@ -31,8 +31,11 @@ type Bus struct {
 	// Source is the author of entries: docker-executor/<id>.
 	Source string
 
-	mu      sync.Mutex
-	streams map[string]jetstream.Stream
+	mu        sync.Mutex
+	streams   map[string]jetstream.Stream
+	consumers map[string]jetstream.Consumer
+	// connectedSince is when the connection was last made.
+	connectedSince time.Time
 }
 
 // Open connects, waiting for a NATS server and for its topology, which the
@@ -44,7 +47,9 @@ func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bu
 	if err != nil {
 		return nil, err
 	}
-	return &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}}, nil
+	b := &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}, consumers: map[string]jetstream.Consumer{}}
+	b.watchConnection()
+	return b, nil
 }
 
 // AwaitTopology returns when every stream and bucket is there.
@@ -82,6 +87,23 @@ func (b *Bus) Connected() error {
 		return errors.New("no connection to NATS")
 	}
 	return nil
+}
+
+// ConnectedSince returns when the connection was last made.
+func (b *Bus) ConnectedSince() time.Time {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.connectedSince
+}
+
+// watchConnection notes each reconnect.
+func (b *Bus) watchConnection() {
+	b.connectedSince = time.Now()
+	b.Conn().SetReconnectHandler(func(*nats.Conn) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.connectedSince = time.Now()
+	})
 }
 
 // stream returns the handle of a stream. It is fetched once.

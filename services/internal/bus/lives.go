@@ -43,8 +43,12 @@ func (b *Bus) watchLives(ctx context.Context, caughtUp *func(), handle func(*See
 		return fmt.Errorf("watch lives: %w", err)
 	}
 	defer messages.Stop()
+	// Next does not look at its context while it makes its consumer anew.
+	defer context.AfterFunc(ctx, messages.Stop)()
+	none := info.NumPending == 0
 	for left := info.NumPending; ; left-- {
-		if left == 0 && *caughtUp != nil {
+		// Counting is not enough: a life may be purged before it is read.
+		if (none || left == 0) && *caughtUp != nil {
 			(*caughtUp)()
 			*caughtUp = nil
 		}
@@ -56,6 +60,7 @@ func (b *Bus) watchLives(ctx context.Context, caughtUp *func(), handle func(*See
 		if err != nil {
 			return fmt.Errorf("watch lives: %w", err)
 		}
+		none = meta.NumPending == 0
 		entry, err := contracts.DecodeEntry(msg.Data())
 		if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
 			zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject()).Msg("entry is not readable")

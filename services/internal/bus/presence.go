@@ -86,6 +86,9 @@ func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
 	}
 	instances := []contracts.Instance{}
 	for key := range keys.Keys() {
+		if isLease(key) {
+			continue
+		}
 		entry, err := kv.Get(ctx, key)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			continue

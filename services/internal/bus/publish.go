@@ -105,3 +105,40 @@ func Ask[Reply any](ctx context.Context, b *Bus, subject string, request any) (*
 	}
 	return reply, nil
 }
+
+// PublishLog stores a piece of a job's log once, also through an outage of
+// NATS, and returns its stream sequence.
+func (b *Bus) PublishLog(ctx context.Context, subject string, chunk *contracts.LogChunk) (uint64, error) {
+	data, err := json.Marshal(chunk)
+	if err != nil {
+		return 0, fmt.Errorf("publish to %s: %w", subject, err)
+	}
+	id := fmt.Sprintf("log-%s-%d-%d", chunk.Job, chunk.Attempt, chunk.Seq)
+	var seq uint64
+	err = b.persist(ctx, func(ctx context.Context) error {
+		ack, err := b.JetStream().Publish(ctx, subject, data, jetstream.WithMsgID(id))
+		if err == nil {
+			seq = ack.Sequence
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("publish to %s: %w", subject, err)
+	}
+	return seq, nil
+}
+
+// DropLog removes the pieces of a log that are older than a stream sequence.
+func (b *Bus) DropLog(ctx context.Context, subject string, before uint64) error {
+	err := b.persist(ctx, func(ctx context.Context) error {
+		stream, err := b.stream(ctx, contracts.StreamLive)
+		if err != nil {
+			return err
+		}
+		return stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(before))
+	})
+	if err != nil {
+		return fmt.Errorf("drop from %s: %w", subject, err)
+	}
+	return nil
+}

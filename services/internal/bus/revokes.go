@@ -46,6 +46,17 @@ func (b *Bus) ListenRevokes(ctx context.Context, ready func(), handle func(*cont
 		return fmt.Errorf("listen to revokes: %w", err)
 	}
 	ready()
+	return b.revokesFrom(ctx, from, handle)
+}
+
+// FollowRevokes calls handle for every revoke that is remembered and then for
+// each further one, one at a time, until the context ends. It survives outages
+// of NATS without a gap.
+func (b *Bus) FollowRevokes(ctx context.Context, handle func(*contracts.Revoke)) error {
+	return b.revokesFrom(ctx, 1, handle)
+}
+
+func (b *Bus) revokesFrom(ctx context.Context, from uint64, handle func(*contracts.Revoke)) error {
 	for msg, err := range b.Messages(ctx, contracts.StreamRevoke, from, contracts.RevokeAll) {
 		if err != nil {
 			return fmt.Errorf("listen to revokes: %w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go/micro"
@@ -34,15 +35,20 @@ func NewEndpoint[Request, Reply any](subject string, answer func(context.Context
 	}}
 }
 
-// Serve answers requests until the context ends. Several instances that serve
-// the same subject share its requests.
+// Serve answers requests until the context ends, each in a goroutine of its
+// own, and returns when all are answered. Several instances that serve the same
+// subject share its requests.
 func (b *Bus) Serve(ctx context.Context, description string, endpoints ...Endpoint) error {
 	service, err := micro.AddService(b.Conn(), micro.Config{Name: contracts.ServiceName, Version: "1.0.0", Description: description})
 	if err != nil {
 		return fmt.Errorf("serve requests: %w", err)
 	}
+	var answering sync.WaitGroup
+	defer answering.Wait()
 	for _, endpoint := range endpoints {
-		handler := micro.HandlerFunc(func(request micro.Request) { endpoint.serve(ctx, request) })
+		handler := micro.HandlerFunc(func(request micro.Request) {
+			answering.Go(func() { endpoint.serve(ctx, request) })
+		})
 		if err := service.AddEndpoint(endpointName(endpoint.subject), handler, micro.WithEndpointSubject(endpoint.subject)); err != nil {
 			return errors.Join(fmt.Errorf("serve %s: %w", endpoint.subject, err), service.Stop())
 		}
@@ -56,13 +62,22 @@ func (e Endpoint) serve(ctx context.Context, request micro.Request) {
 	defer cancel()
 	reply, err := e.answer(ctx, request.Data())
 	if err == nil {
-		err = request.RespondJSON(reply)
-	} else {
+		err = respond(request, reply)
+	}
+	if err != nil { // also where NATS refuses the reply, as one that is too large
 		err = refuse(request, err)
 	}
 	if err != nil {
 		zerolog.Ctx(ctx).Warn().Err(err).Str("subject", e.subject).Msg("request not answered")
 	}
+}
+
+func respond(request micro.Request, reply any) error {
+	body, err := json.Marshal(reply)
+	if err != nil {
+		return err
+	}
+	return request.Respond(body)
 }
 
 func refuse(request micro.Request, cause error) error {

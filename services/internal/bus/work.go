@@ -49,13 +49,28 @@ func (b *Bus) pull(ctx context.Context, consumer contracts.Consumer, workers int
 	if err != nil {
 		return fmt.Errorf("pull: %w", err)
 	}
-	defer messages.Stop()
+	defer giveBack(ctx, messages)
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {
 			return fmt.Errorf("pull: %w", err)
 		}
 		each(msg)
+	}
+}
+
+// giveBack returns what was pulled and nobody began, so that it need not wait
+// for the end of its lease.
+func giveBack(ctx context.Context, messages jetstream.MessagesContext) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	messages.Drain()
+	for {
+		msg, err := messages.Next(jetstream.NextContext(ctx))
+		if err != nil {
+			return
+		}
+		_ = msg.Nak() // without a connection AckWait does it
 	}
 }
 
@@ -139,4 +154,24 @@ func pause(ctx context.Context, d time.Duration) {
 // IsStopped reports whether err says no more than that a context has ended.
 func IsStopped(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx)))
+}
+
+// ReadyConsumer returns the handle of the consumer of one lane, queue and kind,
+// which the dispatcher makes. The handle is kept.
+func (b *Bus) ReadyConsumer(ctx context.Context, lane contracts.Lane, queue contracts.Queue, kind contracts.Kind) (jetstream.Consumer, error) {
+	declared := contracts.ReadyConsumer(lane, queue, kind)
+	b.mu.Lock()
+	known := b.consumers[declared.Durable]
+	b.mu.Unlock()
+	if known != nil {
+		return known, nil
+	}
+	consumer, err := b.JetStream().Consumer(ctx, declared.Stream, declared.Durable)
+	if err != nil {
+		return nil, fmt.Errorf("find consumer %s: %w", declared.Durable, err)
+	}
+	b.mu.Lock()
+	b.consumers[declared.Durable] = consumer
+	b.mu.Unlock()
+	return consumer, nil
 }

@@ -11,25 +11,40 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-// IfRevoked ends a job that waits if there is a revoke for it.
+// IfRevoked ends a job that waits if there is a revoke for it. Whoever brings a
+// job to its queue calls it after the ready message.
 func IfRevoked(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
 	revoke, err := b.LastRevoke(ctx, job)
 	if err != nil || revoke == nil {
 		return err
 	}
-	return Waiting(ctx, b, revoke)
+	return end(ctx, b, revoke)
 }
 
-// Waiting ends the job of a revoke if it waits: submitted, queued, given back
-// or about to be retried. A job that runs, has ended or was never submitted is
-// left alone.
+// Waiting ends the job of a revoke if it waits: queued, given back or about to
+// be retried. A job that runs, has ended or was never submitted is left alone.
+// So is one whose intake is under way: intake looks for a revoke when the
+// job's secrets are stored, without which nobody could tell Girder.
 func Waiting(ctx context.Context, b *bus.Bus, revoke *contracts.Revoke) error {
+	last, err := b.Last(ctx, revoke.Job)
+	if err != nil || last == nil || last.Type == contracts.EntrySubmitted {
+		return err
+	}
+	return end(ctx, b, revoke)
+}
+
+func end(ctx context.Context, b *bus.Bus, revoke *contracts.Revoke) error {
 	for {
 		last, err := b.Last(ctx, revoke.Job)
-		if err != nil {
+		switch {
+		case err != nil:
 			return err
-		}
-		if last == nil || last.Terminal() || last.Running() {
+		case last == nil || last.Running():
+			return nil
+		case last.Type == contracts.EntryCanceled:
+			// A ready message may have come after the purge.
+			return purge(ctx, b, revoke.Job)
+		case last.Terminal():
 			return nil
 		}
 		_, err = b.Append(ctx, revoke.Job, last, &contracts.Canceled{By: revoke.By, Reason: revoke.Reason})

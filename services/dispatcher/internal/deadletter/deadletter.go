@@ -4,6 +4,7 @@ package deadletter
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -18,6 +19,20 @@ type Letter struct {
 	Payload []byte
 	// Submission is the stream sequence of the submission.
 	Submission uint64
+}
+
+// maxReason bounds a reason, in bytes: with thousands of problems it would not
+// fit into a message.
+const maxReason = 8 << 10
+
+// Reason returns an error's text without what looks like a secret in it, and
+// not too long for a life or a letter.
+func Reason(err error) string {
+	reason := string(contracts.ScrubPayload([]byte(err.Error())))
+	if len(reason) <= maxReason {
+		return reason
+	}
+	return strings.ToValidUTF8(reason[:maxReason], "") + " … (cut)"
 }
 
 // Keep stores a refused submission, without what looks like a secret in it.

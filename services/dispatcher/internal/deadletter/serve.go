@@ -13,8 +13,12 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-// maxListed bounds a list of dead letters.
-const maxListed = 1000
+// maxListed and maxListedBytes bound a list of dead letters: the answer is one
+// message.
+const (
+	maxListed      = 1000
+	maxListedBytes = 512 << 10
+)
 
 type listRequest struct {
 	Limit int `json:"limit"`
@@ -36,7 +40,8 @@ func Serve(ctx context.Context, b *bus.Bus) error {
 	)
 }
 
-// list returns the newest letters first.
+// list returns the newest letters first, without their payloads: show has
+// those.
 func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLetter, error) {
 	if limit <= 0 || limit > maxListed {
 		limit = maxListed
@@ -46,8 +51,8 @@ func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLett
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
 	state := stream.CachedInfo().State
-	letters := []client.NumberedDeadLetter{}
-	for seq := state.LastSeq; seq >= state.FirstSeq && seq > 0 && len(letters) < limit; seq-- {
+	letters, size := []client.NumberedDeadLetter{}, 0
+	for seq := state.LastSeq; seq >= state.FirstSeq && seq > 0 && len(letters) < limit && size < maxListedBytes; seq-- {
 		letter, err := read(ctx, stream, seq)
 		if errors.Is(err, jetstream.ErrMsgNotFound) {
 			continue
@@ -55,6 +60,8 @@ func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLett
 		if err != nil {
 			return nil, err
 		}
+		letter.Payload = ""
+		size += len(letter.Reason)
 		letters = append(letters, *letter)
 	}
 	return letters, nil

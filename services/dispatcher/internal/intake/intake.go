@@ -5,6 +5,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -12,8 +13,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/go-json-experiment/json"
-	"github.com/go-json-experiment/json/jsontext"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
@@ -59,20 +58,23 @@ func (i *Intake) Handle(ctx context.Context, msg jetstream.Msg) error {
 }
 
 func (i *Intake) take(ctx context.Context, s submission) error {
-	task, err := contracts.DecodeTask(s.payload)
-	if err == nil {
-		s.complete(task)
-		err = i.checkQueue(ctx, task, s.subject)
-	}
 	var invalid *contracts.InvalidTaskError
-	switch {
-	case errors.As(err, &invalid):
-		return i.refuse(ctx, s, legible(s, task), invalid.Error())
-	case err != nil:
-		return err
-	default:
-		return i.accept(ctx, s, task)
+	task, err := contracts.DecodeTask(s.payload)
+	if errors.As(err, &invalid) {
+		return i.refuse(ctx, s, s.legible(), invalid)
 	}
+	if err != nil {
+		return err
+	}
+	s.complete(task)
+	err = i.checkQueue(ctx, task, s.subject)
+	if errors.As(err, &invalid) {
+		return i.refuse(ctx, s, task, invalid)
+	}
+	if err != nil {
+		return err
+	}
+	return i.accept(ctx, s, task)
 }
 
 // complete fills in what the message says and the specification does not.
@@ -81,8 +83,14 @@ func (s submission) complete(task *contracts.Task) {
 		task.ID = s.jobID()
 	}
 	if task.Queue == "" {
-		task.Queue = contracts.SubmittedQueue(s.subject)
+		task.Queue = s.queue()
 	}
+}
+
+// queue returns where a task waits that names no queue. It is written into the
+// task: the same task is the same whichever subject it came by.
+func (s submission) queue() contracts.Queue {
+	return cmp.Or(contracts.SubmittedQueue(s.subject), contracts.DefaultQueue)
 }
 
 // jobID returns the id of a task that names none: the same one each time the
@@ -102,6 +110,9 @@ func (i *Intake) checkQueue(ctx context.Context, task *contracts.Task, subject s
 	queue, named := task.QueueOrDefault(), contracts.SubmittedQueue(subject)
 	if named != "" && named != queue {
 		return refusal("queue", "%q does not agree with the subject %s", queue, subject)
+	}
+	if _, err := contracts.ParseName[contracts.Queue](string(queue)); err != nil {
+		return refusal("queue", "%v", err)
 	}
 	accepted, err := i.Queues.Accepts(ctx, queue)
 	if err != nil {
@@ -134,8 +145,9 @@ func (i *Intake) accept(ctx context.Context, s submission, task *contracts.Task)
 	if err != nil || last == nil {
 		return err
 	}
-	for kind, values := range secrets {
-		if err := i.Bus.PutSecrets(ctx, task.ID, kind, values); err != nil {
+	if last.Type == contracts.EntrySubmitted {
+		// Later they are there, or removed for good with the job's end.
+		if err := i.keepSecrets(ctx, task.ID, secrets); err != nil {
 			return err
 		}
 	}
@@ -143,6 +155,15 @@ func (i *Intake) accept(ctx context.Context, s submission, task *contracts.Task)
 		return err
 	}
 	return cancel.IfRevoked(ctx, i.Bus, task.ID)
+}
+
+func (i *Intake) keepSecrets(ctx context.Context, job contracts.JobID, secrets map[contracts.SecretKind]contracts.Secrets) error {
+	for kind, values := range secrets {
+		if err := i.Bus.PutSecrets(ctx, job, kind, values); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 var errUsedID = errors.New("id is used by another task")
@@ -168,6 +189,8 @@ func (i *Intake) begin(ctx context.Context, s submission, redacted *contracts.Ta
 	switch {
 	case err != nil:
 		return nil, err
+	case before == nil:
+		return nil, fmt.Errorf("begin life of %s: it was purged just now", redacted.ID)
 	case before.Submission == s.seq && !last.Terminal():
 		return last, nil
 	case before.Submission == s.seq || before.Hash == hash:
@@ -186,7 +209,7 @@ func (i *Intake) enqueue(ctx context.Context, last *bus.Seen, task *contracts.Ta
 		}
 		_, err := offer.Queue(ctx, i.Bus, last, task, contracts.QueuedSubmit)
 		if errors.Is(err, bus.ErrOvertaken) {
-			return nil // by the revoke
+			return nil // by a revoke, or by another delivery of the submission
 		}
 		return err
 	}
@@ -194,68 +217,4 @@ func (i *Intake) enqueue(ctx context.Context, last *bus.Seen, task *contracts.Ta
 		return offer.Publish(ctx, i.Bus, last, task)
 	}
 	return nil
-}
-
-// refuse keeps a dead letter, and where the specification has an id that is
-// free, the job ends as rejected, so that whoever waits for it is told.
-func (i *Intake) refuse(ctx context.Context, s submission, task *contracts.Task, reason string) error {
-	zerolog.Ctx(ctx).Warn().Str("job", string(task.ID)).Str("reason", reason).Msg("task refused")
-	if task.ID != "" {
-		if err := i.reject(ctx, s, task, reason); err != nil && !errors.Is(err, errUsedID) {
-			return err
-		}
-	}
-	return deadletter.Keep(ctx, i.Bus, deadletter.Letter{
-		Job: task.ID, Queue: task.QueueOrDefault(), Reason: reason, Payload: s.payload, Submission: s.seq,
-	})
-}
-
-func (i *Intake) reject(ctx context.Context, s submission, task *contracts.Task, reason string) error {
-	redacted, secrets, err := task.Redact()
-	if err != nil {
-		return err
-	}
-	last, err := i.begin(ctx, s, redacted)
-	if err != nil || last == nil {
-		return err
-	}
-	for kind, values := range secrets {
-		if err := i.Bus.PutSecrets(ctx, task.ID, kind, values); err != nil {
-			return err
-		}
-	}
-	_, err = i.Bus.Append(ctx, task.ID, last, &contracts.Failed{Kind: contracts.FailureRejected, Message: reason})
-	if errors.Is(err, bus.ErrOvertaken) {
-		return nil
-	}
-	return err
-}
-
-// legible returns what can be read of a specification that was refused, enough
-// to tell its owner: id, name, queue, and the Girder job.
-func legible(s submission, refused *contracts.Task) *contracts.Task {
-	task := &contracts.Task{Version: contracts.Version, Name: refused.Name, Queue: contracts.DefaultQueue}
-	var fields map[string]jsontext.Value
-	if json.Unmarshal(s.payload, &fields) != nil {
-		return task
-	}
-	text := func(name string) (value string) {
-		_ = json.Unmarshal(fields[name], &value) // whatever is no text reads as empty
-		return value
-	}
-	if id, err := contracts.ParseJobID(text("id")); err == nil {
-		task.ID = id
-	}
-	if queue, err := contracts.ParseName[contracts.Queue](text("queue")); err == nil {
-		task.Queue = queue
-	}
-	task.Name = text("task")
-	var girder contracts.Girder
-	if json.Unmarshal(fields["girder"], &girder) == nil && (girder.Job == nil) != (girder.JobInfo == nil) {
-		probe := &contracts.Task{Version: contracts.Version, Name: contracts.TaskDockerRun, Docker: &contracts.DockerRun{Image: "probe"}, Girder: &girder}
-		if probe.Validate() == nil {
-			task.Girder = &girder
-		}
-	}
-	return task
 }

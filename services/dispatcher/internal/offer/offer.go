@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
@@ -122,5 +123,8 @@ func (s *Sweeper) again(ctx context.Context, queued *bus.Seen) error {
 	if err != nil || last == nil || last.Seq != queued.Seq {
 		return err
 	}
-	return Publish(ctx, s.Bus, queued, submitted.Task)
+	if err := Publish(ctx, s.Bus, queued, submitted.Task); err != nil {
+		return err
+	}
+	return cancel.IfRevoked(ctx, s.Bus, queued.Job)
 }

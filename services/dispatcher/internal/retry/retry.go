@@ -48,7 +48,7 @@ func Handle(ctx context.Context, b *bus.Bus, msg jetstream.Msg) error {
 		return err
 	}
 	submitted, err := b.Submitted(ctx, job)
-	if err != nil {
+	if err != nil || submitted == nil {
 		return err
 	}
 	switch {
@@ -57,6 +57,9 @@ func Handle(ctx context.Context, b *bus.Bus, msg jetstream.Msg) error {
 		if errors.Is(err, bus.ErrOvertaken) {
 			err = nil // another dispatcher was first, or a revoke
 		}
+	case last.Type == contracts.EntryFailed && !last.Terminal():
+		// A late plan for an earlier attempt took the place of this one's.
+		err = Plan(ctx, b, last)
 	case last.Type == contracts.EntryQueued && last.Offer == d.Offer+1:
 		err = offer.Publish(ctx, b, last, submitted.Task) // a dispatcher died in between
 	}

@@ -1,0 +1,149 @@
+package attempt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/docker/go-units"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// Failure is an end of the attempt that is the task's own fault, with a reason
+// for people.
+type Failure struct {
+	Message string
+}
+
+func (f *Failure) Error() string { return f.Message }
+
+// Infrastructure is an end that is ours or the network's.
+type Infrastructure struct {
+	Message string
+}
+
+func (i *Infrastructure) Error() string { return i.Message }
+
+// endOf turns what broke an attempt into its end. An error is returned for an
+// end that is not ours to write.
+func (a *Attempt) endOf(ctx context.Context, err error) (contracts.EntryData, error) {
+	var revoked *Revoked
+	if errors.As(context.Cause(ctx), &revoked) || errors.As(err, &revoked) {
+		return &contracts.Canceled{By: revoked.By, Reason: revoked.Reason}, nil
+	}
+	switch cause := context.Cause(ctx); {
+	case errors.Is(err, bus.ErrOvertaken), errors.Is(cause, ErrSuperseded):
+		return nil, ErrSuperseded
+	case errors.Is(cause, ErrStopping) && a.last.Type == contracts.EntryClaimed:
+		return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
+	case errors.Is(cause, ErrStopping):
+		return a.failed(contracts.FailureInfrastructure, "the executor was stopped while the attempt ran"), nil
+	}
+	var failure *Failure
+	var refusal *policy.Refusal
+	switch {
+	case errors.As(err, &failure), errors.As(err, &refusal):
+		return a.failed(contracts.FailureTask, err.Error()), nil
+	case errors.Is(err, engine.ErrUnavailable) && a.last.Type == contracts.EntryClaimed:
+		// Nothing ran: whoever has an engine may take it, and nothing is counted.
+		return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
+	case isEngineError(err) && !engine.IsInfrastructure(err):
+		return a.failed(contracts.FailureTask, err.Error()), nil
+	default:
+		return a.failed(contracts.FailureInfrastructure, err.Error()), nil
+	}
+}
+
+func isEngineError(err error) bool {
+	var e *engine.Error
+	return errors.As(err, &e)
+}
+
+func (a *Attempt) failed(kind contracts.FailureKind, message string) *contracts.Failed {
+	if len(message) > contracts.MaxErrorSize {
+		message = message[:contracts.MaxErrorSize-len(" …")] + " …"
+	}
+	return &contracts.Failed{Kind: kind, Message: message}
+}
+
+// failureOf returns the end of a container that did not exit with code 0, nil
+// for one that did.
+func (a *Attempt) failureOf(exit engine.Exit) *contracts.Failed {
+	if exit.EngineLost {
+		// An engine that stops ends its containers: even code 0 may be its doing.
+		return a.failed(contracts.FailureInfrastructure,
+			fmt.Sprintf("the container engine stopped while the container ran (exit code %d)", exit.Code))
+	}
+	if exit.Code == 0 {
+		return nil
+	}
+	message := fmt.Sprintf("Non-zero exit code from docker container (%d).", exit.Code)
+	switch limit := int64(a.task.Docker.Options.MemLimit); {
+	case exit.OOMKilled && limit > 0:
+		message += fmt.Sprintf(" It ran out of memory: the limit is %s (docker.options.mem_limit).", units.BytesSize(float64(limit)))
+	case exit.OOMKilled:
+		message += " It ran out of memory."
+	case exit.Signal != "":
+		message += " It was ended by " + exit.Signal + "."
+	}
+	if exit.Error != "" {
+		message += " The engine says: " + exit.Error
+	}
+	failed := a.failed(contracts.FailureTask, message)
+	failed.ExitCode, failed.OOMKilled = &exit.Code, exit.OOMKilled
+	return failed
+}
+
+// write puts the end into the job's life. A revoke that arrives before the end
+// is written turns it into a cancel.
+func (a *Attempt) write(ctx, lifetime context.Context, end contracts.EntryData) (done bool, err error) {
+	var revoked *Revoked
+	if errors.As(context.Cause(ctx), &revoked) {
+		end = &contracts.Canceled{By: revoked.By, Reason: revoked.Reason}
+	}
+	a.timings.Ended = time.Now().UTC()
+	switch e := end.(type) {
+	case *contracts.Succeeded:
+		e.Timings, e.LogSeq = a.timings, a.logSeq
+	case *contracts.Failed:
+		e.Timings, e.LogSeq = a.timings, a.logSeq
+		e.DecideRetry(a.task.Retry, a.last.Entry, time.Now())
+	case *contracts.Canceled:
+		e.LogSeq = a.logSeq
+		err = a.canceling(lifetime, e.By, e.Reason)
+	}
+	if err == nil {
+		err = a.append(lifetime, end)
+	}
+	if errors.Is(err, bus.ErrOvertaken) {
+		a.log.Warn().Msg("another attempt owns the job, this one is dropped")
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	a.logEnd(end)
+	_, released := end.(*contracts.Released)
+	return !released, nil
+}
+
+// canceling says once that the attempt is being stopped.
+func (a *Attempt) canceling(lifetime context.Context, by, reason string) error {
+	if a.last.Type == contracts.EntryCanceling {
+		return nil
+	}
+	return a.append(lifetime, &contracts.Canceling{By: by, Reason: reason})
+}
+
+func (a *Attempt) logEnd(end contracts.EntryData) {
+	event := a.log.Info()
+	if failed, ok := end.(*contracts.Failed); ok {
+		event = event.Str("kind", string(failed.Kind)).Str("reason", failed.Message).Bool("will_retry", failed.WillRetry)
+	}
+	event.Msg("attempt " + string(end.EntryType()))
+}

@@ -1,0 +1,138 @@
+package attempt
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+const (
+	// askAgain is how often a step is asked for that has no result yet.
+	askAgain = 30 * time.Second
+	// lookAgain is how often the result is looked for; a note mostly comes first.
+	lookAgain = 2 * time.Second
+)
+
+// stageIn has transfer bring all inputs, and returns the results by step.
+func (a *Attempt) stageIn(ctx context.Context) (map[string]*contracts.StepResult, error) {
+	results := make([]*contracts.StepResult, len(a.plan.inputs))
+	group, ctx := errgroup.WithContext(ctx)
+	for i, step := range a.plan.inputs {
+		group.Go(func() error {
+			var err error
+			results[i], err = a.step(ctx, step)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	byStep := make(map[string]*contracts.StepResult, len(results))
+	for i, step := range a.plan.inputs {
+		byStep[step.Step] = results[i]
+	}
+	return byStep, nil
+}
+
+// push has transfer put the outputs into Girder, one after the other.
+func (a *Attempt) push(ctx, lifetime context.Context) error {
+	if len(a.plan.outputs) == 0 {
+		return nil
+	}
+	a.notes.Phase(contracts.Phase{Phase: contracts.PhasePushingOutput})
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := a.append(lifetime, &contracts.Pushing{}); err != nil {
+		return err
+	}
+	for i, step := range a.plan.outputs {
+		result, err := a.step(ctx, step)
+		if err != nil {
+			return err
+		}
+		if err := a.append(lifetime, &contracts.Pushed{Index: i, Files: result.Files}); err != nil {
+			return err
+		}
+		a.outputs = append(a.outputs, result.Files...)
+	}
+	return nil
+}
+
+// step asks the node's transfer for a step and waits for its result. Asking
+// again is harmless, so it does until there is an answer.
+func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.StepResult, error) {
+	body, err := json.Marshal(step)
+	if err != nil {
+		return nil, fmt.Errorf("step %s: %w", step.Step, err)
+	}
+	done := make(chan struct{}, 1)
+	stop, err := a.tools.Bus.OnNotes(step.Job, func(note *contracts.Note) {
+		if a.heard(note, step.Step) {
+			select {
+			case done <- struct{}{}:
+			default:
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	subject := contracts.TransferSubject(a.tools.Node, step.Job, step.Attempt, step.Step)
+	var asked time.Time
+	for {
+		result, err := a.folder.StepResult(step.Step)
+		if err != nil {
+			return nil, err
+		}
+		if result != nil {
+			return result, outcomeOf(ctx, result)
+		}
+		if time.Since(asked) >= askAgain {
+			if err := a.tools.Bus.PublishOnce(ctx, subject, body); err != nil {
+				return nil, err
+			}
+			asked = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-done:
+		case <-time.After(lookAgain):
+		}
+	}
+}
+
+// heard reports whether a note says that the step is done.
+func (a *Attempt) heard(note *contracts.Note, step string) bool {
+	if note.Type != contracts.NoteTransfer || note.Attempt != a.last.Attempt {
+		return false
+	}
+	var transfer contracts.TransferNote
+	return json.Unmarshal(note.Data, &transfer) == nil && transfer.ID == step && transfer.Done
+}
+
+func outcomeOf(ctx context.Context, result *contracts.StepResult) error {
+	switch result.Outcome {
+	case contracts.StepDone:
+		return nil
+	case contracts.StepFailure:
+		return &Failure{result.Message}
+	case contracts.StepAborted:
+		// The revoke that transfer heard is on its way to us as well.
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(askAgain):
+			return &Infrastructure{"transfer aborted the step: " + result.Message}
+		}
+	default:
+		return &Infrastructure{result.Message}
+	}
+}

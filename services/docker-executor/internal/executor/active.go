@@ -1,0 +1,62 @@
+package executor
+
+import (
+	"context"
+	"sync"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
+)
+
+// active knows the attempts that this executor owns or is about to claim.
+type active struct {
+	mu   sync.Mutex
+	jobs map[contracts.JobID]*owned
+}
+
+type owned struct {
+	attempt int
+	cancel  context.CancelCauseFunc
+}
+
+func newActive() *active { return &active{jobs: map[contracts.JobID]*owned{}} }
+
+// add registers an attempt before it is claimed, so that no revoke falls in
+// between. It reports false for a job that is registered already.
+func (a *active) add(job contracts.JobID, number int, cancel context.CancelCauseFunc) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.jobs[job] != nil {
+		return false
+	}
+	a.jobs[job] = &owned{attempt: number, cancel: cancel}
+	return true
+}
+
+func (a *active) remove(job contracts.JobID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.jobs, job)
+}
+
+// revoke stops the attempt of a job, if there is one.
+func (a *active) revoke(revoke *contracts.Revoke) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if o := a.jobs[revoke.Job]; o != nil {
+		o.cancel(&attempt.Revoked{Revoke: *revoke})
+	}
+}
+
+func (a *active) owns(request contracts.OwnsRequest) contracts.OwnsReply {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := a.jobs[request.Job]
+	return contracts.OwnsReply{Owns: o != nil && o.attempt == request.Attempt}
+}
+
+func (a *active) count() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.jobs)
+}

@@ -1,0 +1,273 @@
+// Package executor fills slots with attempts: it takes ready messages, claims
+// their jobs, and decides what to do with a message whose job somebody else
+// claimed before.
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// Settings say what an executor works with.
+type Settings struct {
+	Tools    *attempt.Tools
+	WorkRoot string
+	Queues   []contracts.Queue
+	Slots    int
+	// TakeoverAfter is how long our own connection has stood before the silence
+	// of a claim's owner counts.
+	TakeoverAfter time.Duration
+	// DrainTimeout is how long running attempts may go on when the executor
+	// stops.
+	DrainTimeout time.Duration
+}
+
+// Executor runs attempts in a number of slots.
+type Executor struct {
+	Settings
+	active *active
+
+	mu       sync.Mutex
+	notReady error
+}
+
+// New returns an executor with the given settings.
+func New(settings Settings) *Executor {
+	return &Executor{Settings: settings, active: newActive()}
+}
+
+const (
+	// retryPull is the pause after a pull that failed.
+	retryPull = time.Second
+	// giveBack is how long a message waits that is left to others.
+	giveBack = 5 * time.Second
+	// cleanTimeout bounds the removal of what an attempt leaves.
+	cleanTimeout = 2 * time.Minute
+)
+
+// Run takes work until ctx ends, then waits for the attempts that run, at most
+// DrainTimeout, and stops them.
+func (e *Executor) Run(ctx context.Context) error {
+	lifetime, kill := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer kill(nil)
+	running, stop := context.WithCancelCause(lifetime)
+	defer stop(nil)
+
+	slots := make(chan struct{}, e.Slots)
+	pull := &puller{bus: e.Tools.Bus, queues: e.Queues}
+	var attempts sync.WaitGroup
+	for e.awaitEngine(ctx) && take(ctx, slots) {
+		msg, err := pull.next(ctx)
+		if err != nil && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Debug().Err(err).Msg("no ready message taken")
+			pause(ctx, retryPull)
+		}
+		if msg == nil {
+			<-slots
+			continue
+		}
+		attempts.Go(func() {
+			defer func() { <-slots }()
+			e.serve(running, lifetime, msg)
+		})
+	}
+	e.drain(&attempts, stop)
+	return context.Cause(ctx)
+}
+
+// drain waits for attempts, and makes them end when that takes too long.
+func (e *Executor) drain(attempts *sync.WaitGroup, stop context.CancelCauseFunc) {
+	timer := time.AfterFunc(e.DrainTimeout, func() { stop(attempt.ErrStopping) })
+	defer timer.Stop()
+	attempts.Wait()
+}
+
+func take(ctx context.Context, slots chan struct{}) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case slots <- struct{}{}:
+		return true
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}
+
+// awaitEngine returns when the engine answers, or false when ctx has ended:
+// without an engine no job is claimed.
+func (e *Executor) awaitEngine(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		err := e.Tools.Engine.Ping(ctx)
+		if e.setNotReady(err); err == nil {
+			return true
+		}
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("no container engine, not claiming")
+		pause(ctx, retryPull)
+	}
+	return false
+}
+
+func (e *Executor) setNotReady(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.notReady = err
+}
+
+// NotReady returns why no work is taken, or nil.
+func (e *Executor) NotReady() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.notReady
+}
+
+// Running returns how many attempts there are.
+func (e *Executor) Running() int { return e.active.count() }
+
+// Revoke stops the attempt of a job, if it is here.
+func (e *Executor) Revoke(revoke *contracts.Revoke) { e.active.revoke(revoke) }
+
+// Owns answers whether an attempt is here.
+func (e *Executor) Owns(request contracts.OwnsRequest) contracts.OwnsReply {
+	return e.active.owns(request)
+}
+
+// serve does what a ready message asks for, and acknowledges it when nothing
+// more is to be done for it.
+func (e *Executor) serve(ctx, lifetime context.Context, msg jetstream.Msg) {
+	holding, release := context.WithCancel(lifetime)
+	var held sync.WaitGroup
+	held.Go(func() { e.Tools.Bus.Hold(holding, msg.Reply(), contracts.AckWait) })
+	defer held.Wait()
+	defer release()
+
+	done, err := e.handle(ctx, lifetime, msg)
+	if err != nil {
+		zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject()).Msg("ready message not handled, it comes again")
+	}
+	switch {
+	case done:
+		err = e.Tools.Bus.Ack(lifetime, msg.Reply())
+	case errors.Is(err, errLeftToOwner):
+		err = nil // the owner's lease keeps it; without one it comes again
+	case err != nil:
+		err = msg.NakWithDelay(giveBack)
+	default:
+		err = msg.Nak()
+	}
+	if err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("subject", msg.Subject()).Msg("ready message not answered, it comes again")
+	}
+}
+
+var errLeftToOwner = errors.New("left to its owner")
+
+// handle is rule 2 of a job's life. done says that the message is to be
+// acknowledged.
+func (e *Executor) handle(ctx, lifetime context.Context, msg jetstream.Msg) (done bool, err error) {
+	job, offer, err := contracts.ParseReady(msg.Subject())
+	if err != nil {
+		return true, err
+	}
+	last, err := e.Tools.Bus.Last(ctx, job)
+	if err != nil {
+		return false, err
+	}
+	switch {
+	case last == nil || last.Offer != offer || last.Terminal():
+		return true, nil
+	case last.Claimable(offer):
+		return e.claim(ctx, lifetime, msg, last)
+	case last.Running():
+		return e.contest(ctx, lifetime, msg, last)
+	default:
+		return true, nil
+	}
+}
+
+// claim makes the job ours and runs its next attempt.
+func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
+	task, err := contracts.ReadTask(msg.Data())
+	if err != nil {
+		return false, fmt.Errorf("read task of %s: %w", last.Job, err)
+	}
+	number := last.Attempt + 1
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !e.active.add(last.Job, number, cancel) {
+		return false, errLeftToOwner
+	}
+	defer e.active.remove(last.Job)
+
+	place, err := folder.Create(e.WorkRoot, folder.About{
+		Job: last.Job, Attempt: number, Executor: e.Tools.Executor, Reply: msg.Reply(),
+		Container: attempt.ContainerName(last.Job, number),
+	})
+	if errors.Is(err, folder.ErrLocked) {
+		return false, errLeftToOwner
+	}
+	if err != nil {
+		return false, err
+	}
+	claimed, err := e.Tools.Bus.Append(lifetime, last.Job, last, &contracts.Claimed{Node: e.Tools.Node, Executor: e.Tools.Executor})
+	if err != nil {
+		if errors.Is(err, bus.ErrOvertaken) {
+			err = nil // somebody was faster; what the message is worth now, its next delivery tells
+		}
+		return false, errors.Join(err, place.Remove())
+	}
+	log := zerolog.Ctx(ctx).With().Str("job", string(last.Job)).Int("attempt", number).
+		Str("queue", string(task.QueueOrDefault())).Str("node", string(e.Tools.Node)).Logger()
+	log.Info().Msg("attempt claimed")
+
+	a := attempt.New(e.Tools, task, claimed, place, log)
+	done, err = a.Run(ctx, lifetime)
+	clean, stop := context.WithTimeout(context.WithoutCancel(lifetime), cleanTimeout)
+	defer stop()
+	if err != nil {
+		// The end is not written: the folder stays, for the next start to find.
+		return false, errors.Join(err, place.Close())
+	}
+	if cleanErr := a.Clean(clean); cleanErr != nil {
+		log.Warn().Err(cleanErr).Msg("attempt left something behind, the next start removes it")
+	}
+	return done, nil
+}
+
+// contest is rule 3 of a job's life: a redelivery is no proof that the owner
+// is gone.
+func (e *Executor) contest(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
+	abandoned, err := folder.Take(e.WorkRoot, last.Job, last.Attempt)
+	switch {
+	case err == nil:
+		return true, e.bury(ctx, abandoned)
+	case errors.Is(err, folder.ErrLocked):
+		return false, errLeftToOwner
+	case !errors.Is(err, fs.ErrNotExist):
+		return false, err
+	}
+	gone, err := e.ownerIsGone(ctx, last)
+	if err != nil {
+		return false, err
+	}
+	if !gone {
+		return false, errLeftToOwner
+	}
+	return e.takeOver(ctx, lifetime, msg, last)
+}

@@ -1,0 +1,107 @@
+package executor
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// pullWait is how long one waiting pull lasts.
+const pullWait = 25 * time.Second
+
+// lowFirst is how often the lanes are asked in reverse: one time in ten, so
+// that a full urgent lane starves no other for ever.
+const lowFirst = 10
+
+// puller takes ready messages, one at a time, from the lanes of the executor's
+// queues.
+type puller struct {
+	bus    *bus.Bus
+	queues []contracts.Queue
+	turn   int
+}
+
+// next returns the next ready message, or nil when none came for a while.
+func (p *puller) next(ctx context.Context) (jetstream.Msg, error) {
+	consumers, err := p.consumers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, consumer := range consumers {
+		msg, err := first(consumer.FetchNoWait(1))
+		if msg != nil || err != nil {
+			return msg, err
+		}
+	}
+	return p.wait(ctx, consumers)
+}
+
+// consumers returns the handles in the order in which they are asked.
+func (p *puller) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
+	p.turn++
+	var consumers []jetstream.Consumer
+	for i := range contracts.Lanes {
+		lane := contracts.Lanes[i]
+		if p.turn%lowFirst == 0 {
+			lane = contracts.Lanes[len(contracts.Lanes)-1-i]
+		}
+		for _, queue := range p.queues {
+			consumer, err := p.bus.ReadyConsumer(ctx, lane, queue, contracts.KindDocker)
+			if err != nil {
+				return nil, err
+			}
+			consumers = append(consumers, consumer)
+		}
+	}
+	return consumers, nil
+}
+
+// wait asks all consumers at once. The first message withdraws the other pulls;
+// a second one that was on its way is given back at once.
+func (p *puller) wait(ctx context.Context, consumers []jetstream.Consumer) (jetstream.Msg, error) {
+	ctx, cancel := context.WithTimeout(ctx, pullWait)
+	defer cancel()
+	var (
+		mu    sync.Mutex
+		taken jetstream.Msg
+		group errgroup.Group
+	)
+	for _, consumer := range consumers {
+		group.Go(func() error {
+			msg, err := first(consumer.Fetch(1, jetstream.FetchContext(ctx)))
+			if msg == nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if taken != nil {
+				return msg.Nak()
+			}
+			taken = msg
+			cancel()
+			return nil
+		})
+	}
+	err := group.Wait()
+	if taken != nil || ctx.Err() != nil {
+		return taken, nil
+	}
+	return nil, err
+}
+
+func first(batch jetstream.MessageBatch, err error) (jetstream.Msg, error) {
+	if err != nil {
+		return nil, err
+	}
+	msg, ok := <-batch.Messages()
+	if !ok {
+		return nil, batch.Error()
+	}
+	return msg, nil
+}

@@ -1,0 +1,239 @@
+// Package folder is the place of an attempt on its node: a folder below the
+// work folder with a lock, a note of what the attempt is, its temporary
+// volumes, and the results of the steps that transfer did for it.
+//
+// The lock says whether the attempt's executor lives. Whoever takes a free lock
+// owns what an executor left behind that did not come to its end.
+package folder
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+const (
+	attemptsDir = "attempts"
+	stepsDir    = "steps"
+	volumesDir  = "volumes"
+	lockFile    = "lock"
+	aboutFile   = "attempt.json"
+)
+
+// ErrLocked is returned for a folder whose executor lives.
+var ErrLocked = errors.New("the attempt's executor lives")
+
+// About says what the attempt is, for whoever finds its folder.
+type About struct {
+	Job     contracts.JobID `json:"job"`
+	Attempt int             `json:"attempt"`
+	// Executor is the one that made the folder.
+	Executor contracts.ExecutorID `json:"executor"`
+	// Reply is the acknowledgement subject of the ready message.
+	Reply string `json:"reply"`
+	// Container is the container's name.
+	Container string `json:"container"`
+}
+
+// Folder is an attempt's folder whose lock is held.
+type Folder struct {
+	About
+	workRoot string
+	path     string
+	lock     *os.File
+}
+
+func name(job contracts.JobID, attempt int) string { return fmt.Sprintf("%s.%d", job, attempt) }
+
+// Create makes an attempt's folder and takes its lock. What an earlier claim of
+// the same attempt left there, without ever winning it, is removed.
+func Create(workRoot string, about About) (*Folder, error) {
+	f := &Folder{About: about, workRoot: workRoot, path: filepath.Join(workRoot, attemptsDir, name(about.Job, about.Attempt))}
+	if err := f.create(); err != nil {
+		return nil, fmt.Errorf("make folder of attempt %d of %s: %w", about.Attempt, about.Job, err)
+	}
+	return f, nil
+}
+
+func (f *Folder) create() error {
+	if err := os.MkdirAll(filepath.Join(f.workRoot, attemptsDir), 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(f.path, 0o711); errors.Is(err, fs.ErrExist) {
+		stale, err := take(f.workRoot, f.path)
+		if err != nil {
+			return err
+		}
+		if err := stale.Remove(); err != nil {
+			return err
+		}
+		return f.create()
+	} else if err != nil {
+		return err
+	}
+	var err error
+	if f.lock, err = lock(f.path); err != nil {
+		return err
+	}
+	for _, dir := range []string{stepsDir, volumesDir} {
+		if err := os.Mkdir(filepath.Join(f.path, dir), 0o711); err != nil {
+			return errors.Join(err, f.Remove())
+		}
+	}
+	if err := f.writeAbout(); err != nil {
+		return errors.Join(err, f.Remove())
+	}
+	return nil
+}
+
+func (f *Folder) writeAbout() error {
+	data, err := json.Marshal(f.About)
+	if err != nil {
+		return err
+	}
+	temporary := filepath.Join(f.path, aboutFile+".new")
+	if err := os.WriteFile(temporary, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, filepath.Join(f.path, aboutFile))
+}
+
+func lock(path string) (*os.File, error) {
+	file, err := os.OpenFile(filepath.Join(path, lockFile), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = errors.Join(file.Close(), err)
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, ErrLocked
+		}
+		return nil, err
+	}
+	// Its folder may have been removed while this one waited to open it.
+	if _, err := os.Stat(filepath.Join(path, lockFile)); err != nil {
+		return nil, errors.Join(file.Close(), err)
+	}
+	return file, nil
+}
+
+// Take takes over the folder of one attempt. The error is [ErrLocked] while its
+// executor lives and fs.ErrNotExist where there is none.
+func Take(workRoot string, job contracts.JobID, attempt int) (*Folder, error) {
+	return take(workRoot, filepath.Join(workRoot, attemptsDir, name(job, attempt)))
+}
+
+func take(workRoot, path string) (*Folder, error) {
+	held, err := lock(path)
+	if err != nil {
+		return nil, err
+	}
+	f := &Folder{workRoot: workRoot, path: path, lock: held}
+	data, err := os.ReadFile(filepath.Join(path, aboutFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil // its executor died while making it: nothing was claimed
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &f.About)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("read %s: %w", filepath.Join(path, aboutFile), err), held.Close())
+	}
+	return f, nil
+}
+
+// Abandoned takes every folder whose lock is free.
+func Abandoned(workRoot string) ([]*Folder, error) {
+	entries, err := os.ReadDir(filepath.Join(workRoot, attemptsDir))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list attempts: %w", err)
+	}
+	var (
+		free []*Folder
+		errs []error
+	)
+	for _, entry := range entries {
+		f, err := take(workRoot, filepath.Join(workRoot, attemptsDir, entry.Name()))
+		switch {
+		case errors.Is(err, ErrLocked), errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			free = append(free, f)
+		}
+	}
+	return free, errors.Join(errs...)
+}
+
+// Volumes is where the attempt's temporary volumes are made.
+func (f *Folder) Volumes() string { return filepath.Join(f.path, volumesDir) }
+
+// Relative is the folder's path from the work folder, as a step names it.
+func (f *Folder) Relative() string { return filepath.Join(attemptsDir, filepath.Base(f.path)) }
+
+// StepResult returns the result of a step, or nil while it has none.
+func (f *Folder) StepResult(step string) (*contracts.StepResult, error) {
+	data, err := os.ReadFile(filepath.Join(f.path, stepsDir, step+".json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read result of step %s: %w", step, err)
+	}
+	result := new(contracts.StepResult)
+	if err := json.Unmarshal(data, result); err != nil {
+		return nil, fmt.Errorf("read result of step %s: %w", step, err)
+	}
+	return result, nil
+}
+
+// Remove removes the folder with all that is in it and gives the lock back,
+// in an order that leaves a folder to find again if it is cut short.
+func (f *Folder) Remove() error {
+	err := removeContents(f.path)
+	if err == nil {
+		err = os.Remove(f.path)
+	}
+	return errors.Join(err, f.Close())
+}
+
+func removeContents(path string) error {
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // only read
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	// The lock goes last but for the note, so that nobody takes half a folder.
+	for _, last := range []bool{false, true} {
+		for _, entry := range entries {
+			if isLast := entry.Name() == lockFile || entry.Name() == aboutFile; isLast == last {
+				err = errors.Join(err, root.RemoveAll(entry.Name()))
+			}
+		}
+	}
+	return err
+}
+
+// Close gives the lock back and leaves the folder.
+func (f *Folder) Close() error {
+	if f.lock == nil {
+		return nil
+	}
+	err := f.lock.Close()
+	f.lock = nil
+	return err
+}

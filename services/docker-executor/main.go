@@ -1,0 +1,13 @@
+// Command docker-executor runs docker_run tasks: it claims them, brings their
+// data through the node's transfer, runs one container each, ships log and
+// progress, and ends them.
+package main
+
+import (
+	"github.com/gantry-worker/gantry/services/docker-executor/service"
+	"github.com/gantry-worker/gantry/services/internal/lifecycle"
+)
+
+func main() {
+	lifecycle.Main("docker-executor", "Runs docker_run tasks in containers.", service.Run)
+}

@@ -1,0 +1,218 @@
+// Package service is the docker-executor as a value: Config and Run.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/docker/go-units"
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/docker"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/executor"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/config"
+	"github.com/gantry-worker/gantry/services/internal/node"
+	"github.com/gantry-worker/gantry/services/internal/telemetry"
+)
+
+// Config is the docker-executor's configuration.
+type Config struct {
+	telemetry.Settings
+	NATS client.Config `embed:"" prefix:"nats-"`
+
+	WorkRoot string            `help:"Work folder of the node, shared with its transfer, at the same path for the container engine." default:"/var/lib/gantry"`
+	Slots    int               `help:"How many tasks run at once." default:"2"`
+	Queues   []contracts.Queue `help:"Queues to take tasks from." default:"default"`
+
+	AllowBind    []string `help:"Host folders that tasks may mount: /path for reading, /path:rw for writing too."`
+	AllowImages  []string `help:"Patterns of images that tasks may use; all if empty."`
+	AllowOptions []string `help:"Container options that tasks may use besides the harmless ones: network_mode=host, network_mode=container."`
+
+	MaxGrace      time.Duration `help:"Longest time between a task's stop signal and SIGKILL." default:"60s"`
+	TakeoverAfter time.Duration `help:"How long our connection to NATS has stood before the silence of another executor counts." default:"60s"`
+	DrainTimeout  time.Duration `help:"How long running tasks may go on when the executor is stopped." default:"10s"`
+	LogLimit      string        `help:"How much of a task's log is kept, half from its beginning and half from its end." default:"64m"`
+	PullIdle      time.Duration `help:"Give up an image pull that makes no progress for that long." default:"5m"`
+
+	// OnReady is called once, when the service takes work.
+	OnReady func() `kong:"-"`
+	// Engine replaces the Docker engine, in tests.
+	Engine engine.Engine `kong:"-"`
+}
+
+// Validate checks what flags cannot.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Slots < 1 {
+		errs = append(errs, fmt.Errorf("slots: %d is less than 1", c.Slots))
+	}
+	if !filepath.IsAbs(c.WorkRoot) {
+		errs = append(errs, fmt.Errorf("work_root: %q is not an absolute path", c.WorkRoot))
+	}
+	for _, queue := range c.Queues {
+		if _, err := contracts.ParseName[contracts.Queue](string(queue)); err != nil {
+			errs = append(errs, fmt.Errorf("queues: %w", err))
+		}
+	}
+	if _, err := units.RAMInBytes(c.LogLimit); err != nil {
+		errs = append(errs, fmt.Errorf("log_limit: %q is not a size such as 64m", c.LogLimit))
+	}
+	if _, err := policy.New(c.policy()); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) policy() policy.Config {
+	return policy.Config{AllowBind: c.AllowBind, AllowImages: c.AllowImages, AllowOptions: c.AllowOptions}
+}
+
+// Run is the docker-executor. It returns when the context ends and everything
+// that it started has ended; running attempts have DrainTimeout for that.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	nodeID, err := node.Open(cfg.WorkRoot)
+	if err != nil {
+		return err
+	}
+	id := contracts.ExecutorID("ex-" + contracts.NewToken()[:8])
+	// The connection has to last through the drain.
+	b, err := bus.Open(ctx, cfg.NATS, "docker-executor", string(id))
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if err := b.AwaitTopology(ctx); err != nil {
+		return err
+	}
+	x, err := build(ctx, cfg, b, nodeID, id)
+	if err != nil {
+		return err
+	}
+	return run(ctx, cfg, b, x)
+}
+
+func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID, id contracts.ExecutorID) (*executor.Executor, error) {
+	installation, err := b.Installation(ctx)
+	if err != nil {
+		return nil, err
+	}
+	allowed, err := policy.New(cfg.policy())
+	if err != nil {
+		return nil, err
+	}
+	limit, err := units.RAMInBytes(cfg.LogLimit)
+	if err != nil {
+		return nil, fmt.Errorf("log_limit: %w", err)
+	}
+	eng := cfg.Engine
+	if eng == nil {
+		if eng, err = docker.New(docker.Config{}); err != nil {
+			return nil, err
+		}
+	}
+	tools := &attempt.Tools{
+		Bus: b, Engine: eng, Images: engine.NewImages(eng, cfg.PullIdle), Policy: allowed,
+		Node: nodeID, Executor: id, Installation: installation, MaxGrace: cfg.MaxGrace, LogLimit: limit,
+	}
+	return executor.New(executor.Settings{
+		Tools: tools, WorkRoot: cfg.WorkRoot, Queues: cfg.Queues, Slots: cfg.Slots,
+		TakeoverAfter: cfg.TakeoverAfter, DrainTimeout: cfg.DrainTimeout,
+	}), nil
+}
+
+func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) error {
+	tools := x.Tools
+	health := telemetry.NewHealth()
+	health.Register("nats", func(context.Context) error { return b.Connected() })
+	health.Register("engine", func(context.Context) error { return x.NotReady() })
+
+	stopOwns, err := bus.Answer(b, contracts.OwnsSubject(tools.Executor), x.Owns)
+	if err != nil {
+		return err
+	}
+	defer stopOwns()
+
+	// Revokes and the announcement go on while running attempts come to their end.
+	outer, finish := context.WithCancel(context.WithoutCancel(ctx))
+	defer finish()
+	group, outer := errgroup.WithContext(outer)
+	inner, stop := context.WithCancelCause(ctx)
+	context.AfterFunc(outer, func() { stop(context.Cause(outer)) })
+
+	listening := make(chan struct{})
+	group.Go(func() error { return ended(outer, health.Serve(outer, cfg.HealthAddress)) })
+	group.Go(func() error {
+		return ended(outer, b.Announce(outer, func() contracts.Instance { return describe(cfg, x) }))
+	})
+	group.Go(func() error {
+		return ended(outer, b.ListenRevokes(outer, func() { close(listening) }, x.Revoke))
+	})
+	group.Go(func() error {
+		defer finish()
+		select {
+		case <-inner.Done():
+			return context.Cause(ctx)
+		case <-listening:
+		}
+		if err := recoverUntilDone(inner, x); err != nil {
+			return err
+		}
+		zerolog.Ctx(ctx).Info().Str("executor", string(tools.Executor)).Str("node", string(tools.Node)).Int("slots", cfg.Slots).Msg("taking tasks")
+		if cfg.OnReady != nil {
+			cfg.OnReady()
+		}
+		return x.Run(inner)
+	})
+	return group.Wait()
+}
+
+// recoverUntilDone ends what a dead executor left, waiting for the engine if
+// need be: no job is claimed before.
+func recoverUntilDone(ctx context.Context, x *executor.Executor) error {
+	for {
+		err := x.Recover(ctx)
+		if err == nil {
+			return nil
+		}
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("what a dead executor left is not removed yet, trying again")
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// ended hides the error of a part that was told to end.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+var started = time.Now().UTC()
+
+func describe(cfg Config, x *executor.Executor) contracts.Instance {
+	instance := contracts.Instance{
+		Service: "docker-executor", ID: string(x.Tools.Executor), Node: x.Tools.Node, Version: config.Version(), Started: started,
+		Queues: cfg.Queues, Kinds: []contracts.Kind{contracts.KindDocker}, Slots: cfg.Slots, Running: x.Running(),
+	}
+	if err := x.NotReady(); err != nil {
+		instance.NotReady = err.Error()
+	}
+	return instance
+}

@@ -1,0 +1,200 @@
+// Package bustest breaks connections to NATS at a chosen message, for tests of
+// what a service leaves behind that dies, or loses an answer, between any two
+// of its steps.
+package bustest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gantry-worker/gantry/contracts/client"
+)
+
+// Verdict is what becomes of a message that a client publishes; requests to
+// JetStream are such messages too.
+type Verdict int
+
+// The verdicts.
+const (
+	// Pass lets the server have it.
+	Pass Verdict = iota
+	// Cut breaks the connection before the server has it.
+	Cut
+	// LoseAnswer breaks the connection after the server has it, and before the
+	// client learns that.
+	LoseAnswer
+)
+
+// Proxy stands between clients and a NATS server.
+type Proxy struct {
+	listener net.Listener
+	server   string
+	config   client.Config
+
+	mu    sync.Mutex
+	judge func(subject string) Verdict
+	conns map[net.Conn]bool
+	all   sync.WaitGroup
+}
+
+// Start starts a proxy in front of the server that config names. It ends with
+// the test.
+func Start(t testing.TB, config client.Config) *Proxy {
+	t.Helper()
+	u, err := url.Parse(config.URL)
+	if err != nil {
+		t.Fatalf("parse the server's URL: %v", err)
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatalf("listen: %v", err)
+	}
+	config.URL = "nats://" + listener.Addr().String()
+	p := &Proxy{listener: listener, server: u.Host, config: config, conns: map[net.Conn]bool{}}
+	p.all.Go(p.accept)
+	t.Cleanup(p.close)
+	return p
+}
+
+// Config says how to reach the server through the proxy.
+func (p *Proxy) Config() client.Config { return p.config }
+
+// Judge calls judge for each message that a client publishes from now on, one
+// at a time, before the server has it. Nil lets all pass.
+func (p *Proxy) Judge(judge func(subject string) Verdict) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.judge = judge
+}
+
+func (p *Proxy) close() {
+	_ = p.listener.Close()
+	p.mu.Lock()
+	for conn := range p.conns {
+		_ = conn.Close()
+	}
+	p.mu.Unlock()
+	p.all.Wait()
+}
+
+func (p *Proxy) accept() {
+	for {
+		conn, err := p.listener.Accept()
+		if err != nil {
+			return
+		}
+		p.all.Go(func() { p.serve(conn) })
+	}
+}
+
+func (p *Proxy) own(conn net.Conn) func() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.conns[conn] = true
+	return func() {
+		_ = conn.Close()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		delete(p.conns, conn)
+	}
+}
+
+func (p *Proxy) serve(from net.Conn) {
+	defer p.own(from)()
+	to, err := net.Dial("tcp", p.server)
+	if err != nil {
+		return
+	}
+	defer p.own(to)()
+	var lost atomic.Bool
+	var answers sync.WaitGroup
+	answers.Go(func() {
+		_, _ = io.Copy(unless(&lost, from), to)
+		_ = from.Close()
+	})
+	p.forward(from, to, &lost)
+	// The server reads to the end before it closes.
+	_ = to.(*net.TCPConn).CloseWrite()
+	_ = from.Close()
+	answers.Wait()
+}
+
+// forward passes on what the client says until it ends or is cut off.
+func (p *Proxy) forward(from, to net.Conn, lost *atomic.Bool) {
+	reader := bufio.NewReader(from)
+	for {
+		op, subject, err := readOp(reader)
+		if err != nil {
+			return
+		}
+		verdict := p.verdict(subject)
+		if verdict == Cut {
+			return
+		}
+		if verdict == LoseAnswer {
+			lost.Store(true)
+		}
+		if _, err := to.Write(op); err != nil || verdict == LoseAnswer {
+			return
+		}
+	}
+}
+
+func (p *Proxy) verdict(subject string) Verdict {
+	p.mu.Lock()
+	judge := p.judge
+	p.mu.Unlock()
+	if subject == "" || judge == nil {
+		return Pass
+	}
+	return judge(subject)
+}
+
+// readOp reads one operation of the client protocol; subject is that of a
+// message, empty for any other operation.
+func readOp(reader *bufio.Reader) (op []byte, subject string, err error) {
+	line, err := reader.ReadBytes('\n')
+	if err != nil {
+		return nil, "", err
+	}
+	fields := bytes.Fields(line)
+	if len(fields) < 3 || !bytes.Equal(fields[0], []byte("PUB")) && !bytes.Equal(fields[0], []byte("HPUB")) {
+		return line, "", nil
+	}
+	size, err := strconv.Atoi(string(fields[len(fields)-1]))
+	if err != nil {
+		return nil, "", fmt.Errorf("size of a message: %w", err)
+	}
+	body := make([]byte, size+len("\r\n"))
+	if _, err := io.ReadFull(reader, body); err != nil {
+		return nil, "", err
+	}
+	return append(line, body...), string(fields[1]), nil
+}
+
+// unless writes to w until stop is set, and then nowhere.
+func unless(stop *atomic.Bool, w io.Writer) io.Writer {
+	return writer(func(data []byte) (int, error) {
+		if stop.Load() {
+			return len(data), nil
+		}
+		n, err := w.Write(data)
+		if errors.Is(err, net.ErrClosed) {
+			return len(data), nil // read on: the server is to come to its end
+		}
+		return n, err
+	})
+}
+
+type writer func([]byte) (int, error)
+
+func (w writer) Write(data []byte) (int, error) { return w(data) }

@@ -1,0 +1,125 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+// leaderPrefix begins the keys of leases in the bucket of nodes.
+const leaderPrefix = "leader."
+
+// isLease tells a lease's key from that of an instance.
+func isLease(key string) bool { return strings.HasPrefix(key, leaderPrefix) }
+
+// ErrDeposed is the cause of the end of a leader's context that could not
+// renew its lease.
+var ErrDeposed = errors.New("no longer the leader")
+
+// Lead calls lead while this instance, named id, is the one of its service
+// that holds the lease, again after each loss, until the context ends. Several
+// instances may call it: one leads, the others stand by.
+//
+// The lease is a key with a time to live, renewed under compare-and-set every
+// third of it. A leader that was not able to renew it stops a third before the
+// key expires, so that two never lead at once. Lead gives the lease back only
+// after lead has returned.
+func (b *Bus) Lead(ctx context.Context, service, id string, ttl time.Duration, lead func(context.Context) error) error {
+	lease := lease{bus: b, key: leaderPrefix + service, id: id, ttl: ttl}
+	ticker := time.NewTicker(ttl / 3)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if lease.acquire(ctx) {
+			if err := lease.hold(ctx, lead); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	return context.Cause(ctx)
+}
+
+type lease struct {
+	bus      *Bus
+	key, id  string
+	ttl      time.Duration
+	revision uint64
+	renewed  time.Time // when the request was sent that the server accepted
+}
+
+func (l *lease) acquire(ctx context.Context) bool {
+	sent := time.Now()
+	err := l.bus.try(ctx, func(ctx context.Context) error {
+		kv, err := l.bus.JetStream().KeyValue(ctx, contracts.BucketNodes)
+		if err != nil {
+			return err
+		}
+		l.revision, err = kv.Create(ctx, l.key, []byte(l.id), jetstream.KeyTTL(l.ttl))
+		return err
+	})
+	l.renewed = sent
+	return err == nil
+}
+
+// hold runs lead under a context that ends with the lease.
+func (l *lease) hold(ctx context.Context, lead func(context.Context) error) error {
+	log := zerolog.Ctx(ctx)
+	leading, depose := context.WithCancelCause(ctx)
+	defer depose(nil)
+	done := make(chan error, 1)
+	go func() { done <- lead(leading) }()
+	log.Info().Str("instance", l.id).Msg("leading")
+	ticker := time.NewTicker(l.ttl / 3)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-done:
+			l.release(context.WithoutCancel(ctx))
+			if leading.Err() == nil {
+				return errors.Join(fmt.Errorf("lead %s: ended early", l.key), err)
+			}
+			return nil
+		case <-ticker.C:
+		}
+		if leading.Err() == nil && !l.renew(leading) {
+			log.Warn().Str("instance", l.id).Msg("lease lost, standing by")
+			depose(ErrDeposed)
+		}
+	}
+}
+
+// renew reports whether this instance may go on leading.
+func (l *lease) renew(ctx context.Context) bool {
+	sent := time.Now()
+	limited, cancel := context.WithTimeout(ctx, l.ttl/4)
+	defer cancel()
+	// A plain update would drop the key's time to live.
+	ack, err := l.bus.JetStream().Publish(limited, "$KV."+contracts.BucketNodes+"."+l.key, []byte(l.id),
+		jetstream.WithMsgTTL(l.ttl), jetstream.WithExpectLastSequencePerSubject(l.revision))
+	if err == nil {
+		l.revision, l.renewed = ack.Sequence, sent
+		return true
+	}
+	return !isWrongSequence(err) && time.Since(l.renewed) < l.ttl/2 || ctx.Err() != nil
+}
+
+func (l *lease) release(ctx context.Context) {
+	_ = l.bus.try(ctx, func(ctx context.Context) error { // it expires by itself
+		kv, err := l.bus.JetStream().KeyValue(ctx, contracts.BucketNodes)
+		if err != nil {
+			return err
+		}
+		return kv.Purge(ctx, l.key, jetstream.LastRevision(l.revision))
+	})
+}

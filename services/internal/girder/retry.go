@@ -1,0 +1,94 @@
+package girder
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+)
+
+// Retry says how patiently something is tried again after a temporary error.
+// The waits grow from First to Max, with jitter; a server's Retry-After counts
+// where it is longer.
+type Retry struct {
+	Total time.Duration // give up this long after the last progress; negative: try once
+	First time.Duration
+	Max   time.Duration
+}
+
+// DefaultRetry is what a [Client] does unless told otherwise.
+var DefaultRetry = Retry{Total: time.Minute, First: 200 * time.Millisecond, Max: 10 * time.Second}
+
+func (r Retry) withDefaults() Retry {
+	if r.Total == 0 {
+		r.Total = DefaultRetry.Total
+	}
+	if r.First == 0 {
+		r.First = DefaultRetry.First
+	}
+	if r.Max == 0 {
+		r.Max = DefaultRetry.Max
+	}
+	return r
+}
+
+// Do calls try until it returns no error, one that is not temporary, or
+// patience ends; then it returns the last error, or the cause of an ended
+// context. A try that reports progress starts the patience anew. waiting, if
+// not nil, is told of each wait.
+func (r Retry) Do(ctx context.Context, waiting func(err error, wait time.Duration), try func() (progress bool, err error)) error {
+	r = r.withDefaults()
+	p := newPatience(r)
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		progress, err := try()
+		p.note(progress, err)
+		if err != nil && (!IsTemporary(err) || r.Total < 0) {
+			err = backoff.Permanent(err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(p), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, wait time.Duration) {
+		if waiting != nil {
+			waiting(err, wait)
+		}
+	}))
+	return err
+}
+
+// patience is the backoff of one [Retry.Do].
+type patience struct {
+	total  time.Duration
+	since  time.Time     // of the last progress
+	asked  time.Duration // by the server, in its last answer
+	growth *backoff.ExponentialBackOff
+}
+
+func newPatience(r Retry) *patience {
+	growth := backoff.NewExponentialBackOff()
+	growth.InitialInterval, growth.MaxInterval, growth.Multiplier = r.First, r.Max, 2
+	return &patience{total: r.Total, since: time.Now(), growth: growth}
+}
+
+func (p *patience) note(progress bool, err error) {
+	if progress {
+		p.since = time.Now()
+		p.growth.Reset()
+	}
+	p.asked = 0
+	var refusal *Error
+	if errors.As(err, &refusal) {
+		p.asked = refusal.RetryAfter
+	}
+}
+
+// NextBackOff gives the next wait, or Stop when it would not end in time.
+func (p *patience) NextBackOff() time.Duration {
+	wait := max(p.growth.NextBackOff(), p.asked)
+	if time.Since(p.since)+wait > p.total {
+		return backoff.Stop
+	}
+	return wait
+}
+
+// Reset is called once before the first try.
+func (p *patience) Reset() { p.growth.Reset() }
