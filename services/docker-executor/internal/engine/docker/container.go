@@ -1,0 +1,150 @@
+package docker
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/mount"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+)
+
+// Create makes a container.
+func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	made, err := e.api.ContainerCreate(call, containerConfig(spec), e.hostConfig(spec), nil, nil, spec.Name)
+	if err != nil {
+		subject := strings.TrimSpace("container " + spec.Name + " from image " + spec.Image)
+		return "", e.wrapAs(ctx, "create", subject, err, createKind)
+	}
+	return made.ID, nil
+}
+
+func containerConfig(spec engine.Spec) *container.Config {
+	return &container.Config{
+		Image:      spec.Image,
+		Entrypoint: spec.Entrypoint,
+		Cmd:        spec.Args,
+		Env:        environment(spec.Env),
+		Labels:     spec.Labels,
+		User:       spec.User,
+		WorkingDir: spec.WorkingDir,
+	}
+}
+
+func (e *Engine) hostConfig(spec engine.Spec) *container.HostConfig {
+	host := &container.HostConfig{
+		NetworkMode: container.NetworkMode(spec.NetworkMode),
+		Init:        &spec.Init,
+		LogConfig: container.LogConfig{
+			Type:   "local",
+			Config: map[string]string{"max-size": e.cfg.LogMaxSize, "max-file": "1", "compress": "false"},
+		},
+		Resources: container.Resources{Memory: spec.MemoryBytes, NanoCPUs: spec.NanoCPUs},
+	}
+	for _, m := range spec.Mounts {
+		host.Mounts = append(host.Mounts, mount.Mount{
+			Type: mount.TypeBind, Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.ReadOnly,
+		})
+	}
+	return host
+}
+
+func environment(vars map[string]string) []string {
+	env := make([]string, 0, len(vars))
+	for _, name := range slices.Sorted(maps.Keys(vars)) {
+		env = append(env, name+"="+vars[name])
+	}
+	return env
+}
+
+// Start starts a created container.
+func (e *Engine) Start(ctx context.Context, id string) error {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	err := e.api.ContainerStart(call, id, container.StartOptions{})
+	return e.wrapAs(ctx, "start", subject(id), err, startKind)
+}
+
+// Signal sends a signal to the container's first process.
+func (e *Engine) Signal(ctx context.Context, id, signal string) error {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	err := e.api.ContainerKill(call, id, signal)
+	if err != nil && says(err, "is not running") {
+		return nil
+	}
+	return e.wrap(ctx, "send "+signal+" to", subject(id), err)
+}
+
+// Remove kills and removes a container. An engine that cannot just now (a device
+// busy for a moment, somebody else removing it) is asked again until the time
+// limit of one call.
+func (e *Engine) Remove(ctx context.Context, id string) error {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	try := func() (struct{}, error) {
+		err := e.api.ContainerRemove(call, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		if err == nil || errdefs.IsNotFound(err) {
+			return struct{}{}, nil
+		}
+		if errdefs.IsConflict(err) || errdefs.IsInternal(err) {
+			return struct{}{}, err
+		}
+		return struct{}{}, backoff.Permanent(err)
+	}
+	_, err := backoff.Retry(call, try, backoff.WithBackOff(eager()), backoff.WithMaxTries(8))
+	return e.wrap(ctx, "remove", subject(id), err)
+}
+
+// List returns the containers with these labels.
+func (e *Engine) List(ctx context.Context, labels map[string]string) ([]engine.Container, error) {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	args := filters.NewArgs()
+	for name, value := range labels {
+		args.Add("label", name+"="+value)
+	}
+	found, err := e.api.ContainerList(call, container.ListOptions{All: true, Filters: args})
+	if err != nil {
+		return nil, e.wrap(ctx, "list", "containers", err)
+	}
+	list := make([]engine.Container, 0, len(found))
+	for _, c := range found {
+		one := engine.Container{ID: c.ID, Image: c.Image, State: stateOf(string(c.State)), Labels: c.Labels}
+		if len(c.Names) > 0 {
+			one.Name = strings.TrimPrefix(c.Names[0], "/")
+		}
+		list = append(list, one)
+	}
+	return list, nil
+}
+
+func stateOf(state string) engine.State {
+	switch state {
+	case "created":
+		return engine.Created
+	case "exited", "dead":
+		return engine.Exited
+	default: // running, paused, restarting, removing
+		return engine.Running
+	}
+}
+
+func subject(id string) string { return "container " + id[:min(len(id), 12)] }
+
+// eager is a backoff for what is likely to work in a moment.
+func eager() backoff.BackOff {
+	b := backoff.NewExponentialBackOff()
+	b.InitialInterval = 50 * time.Millisecond
+	b.MaxInterval = 2 * time.Second
+	return b
+}

@@ -1,0 +1,99 @@
+// Package docker is an engine.Engine on a Docker engine, from 20.10 (API 1.41)
+// on. It is the only package that knows Docker's client.
+//
+// Three things it does its own way, each for a reason:
+//
+//   - Containers get the "local" log driver, whatever the engine's default is:
+//     it keeps every byte, where json-file replaces what is not UTF-8.
+//   - The log is followed through the log interface and never by attaching: an
+//     attached stream starts too late, and is lost with its reader.
+//   - What has to end with the container (Wait, Logs) has no time limit of its
+//     own and outlives a broken connection; every other call is bounded.
+package docker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/docker/docker/client"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+)
+
+// Config says which engine, and how patient to be with it. The zero value is
+// the engine behind the host's standard socket.
+type Config struct {
+	Host      string // "unix:///run/docker.sock", "tcp://…"; empty: Docker's default
+	ConfigDir string // folder of the Docker config with the registries' credentials; empty: none
+
+	CallTimeout      time.Duration // of one bounded call; 0: 2 min
+	UnavailableLimit time.Duration // how long Wait and Logs put up with an engine that does not answer; 0: 2 min
+	ProbeInterval    time.Duration // between looks at a container while its stream is silent; 0: 15 s
+	LogMaxSize       string        // of one container, as the log driver reads it; empty: "100g"
+}
+
+func (c Config) withDefaults() Config {
+	if c.CallTimeout <= 0 {
+		c.CallTimeout = 2 * time.Minute
+	}
+	if c.UnavailableLimit <= 0 {
+		c.UnavailableLimit = 2 * time.Minute
+	}
+	if c.ProbeInterval <= 0 {
+		c.ProbeInterval = 15 * time.Second
+	}
+	if c.LogMaxSize == "" {
+		c.LogMaxSize = "100g"
+	}
+	return c
+}
+
+// Engine is a connection to one Docker engine.
+type Engine struct {
+	api   *client.Client
+	creds credentials
+	cfg   Config
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// New returns an Engine. It does not connect: Ping does.
+func New(cfg Config) (*Engine, error) {
+	cfg = cfg.withDefaults()
+	opts := []client.Opt{client.WithAPIVersionNegotiation()}
+	if cfg.Host != "" {
+		opts = append(opts, client.WithHost(cfg.Host))
+	}
+	api, err := client.NewClientWithOpts(opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to docker engine %s: %w", cfg.Host, err)
+	}
+	return &Engine{api: api, creds: credentials{dir: cfg.ConfigDir}, cfg: cfg}, nil
+}
+
+// Close drops the connections that are idle.
+func (e *Engine) Close() error { return e.api.Close() }
+
+// Ping reports whether the engine answers.
+func (e *Engine) Ping(ctx context.Context) error {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	_, err := e.api.Ping(call)
+	return e.wrap(ctx, "ping", "docker engine "+e.api.DaemonHost(), err)
+}
+
+// ID returns the engine's own id.
+func (e *Engine) ID(ctx context.Context) (string, error) {
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	info, err := e.api.Info(call)
+	if err != nil {
+		return "", e.wrap(ctx, "identify", "docker engine "+e.api.DaemonHost(), err)
+	}
+	return info.ID, nil
+}
+
+func (e *Engine) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, e.cfg.CallTimeout)
+}

@@ -1,0 +1,39 @@
+package docker_test
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/docker"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/enginetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func newEngine(t *testing.T, cfg docker.Config) *docker.Engine {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs a Docker engine")
+	}
+	e, err := docker.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	if err := e.Ping(t.Context()); err != nil {
+		enginetest.Unavailable(t, "no Docker engine: %v", err)
+	}
+	return e
+}
+
+func TestConformance(t *testing.T) {
+	enginetest.Run(t, func(t *testing.T) enginetest.Subject {
+		e := newEngine(t, docker.Config{})
+		return enginetest.Subject{Engine: e, Image: enginetest.BuildImage(t, ""), Absent: "gantry-enginetest:absent"}
+	})
+}

@@ -1,0 +1,144 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+)
+
+// The engine tells many faults apart by text alone. All comparing of texts is
+// in this file; the rest of the project sees kinds.
+
+// wrap makes an engine.Error of what the client returned. ctx is the caller's,
+// so that its end is not taken for an engine that does not answer.
+func (e *Engine) wrap(ctx context.Context, op, subject string, err error) error {
+	return e.wrapAs(ctx, op, subject, err, kindOf)
+}
+
+func (e *Engine) wrapAs(ctx context.Context, op, subject string, err error, kind func(error) error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return fmt.Errorf("%s %s: %w", op, subject, context.Cause(ctx))
+	}
+	if known := (*engine.Error)(nil); errors.As(err, &known) {
+		return err
+	}
+	return &engine.Error{Op: op, Subject: subject, Kind: kind(err), Detail: detail(err)}
+}
+
+// detail is the engine's text without what every one of them begins with.
+func detail(err error) string {
+	text := strings.TrimSpace(err.Error())
+	text = strings.TrimPrefix(text, "Error response from daemon: ")
+	if _, after, found := strings.Cut(text, "unable to start container process: "); found {
+		text = after
+	}
+	return strings.TrimSuffix(text, ": unknown")
+}
+
+// kindOf sorts an error of any call.
+func kindOf(err error) error {
+	switch {
+	case noSpace(err):
+		return engine.ErrNoSpace
+	case disconnected(err), errdefs.IsUnavailable(err):
+		return engine.ErrUnavailable
+	case errdefs.IsNotFound(err):
+		return engine.ErrNotFound
+	case errdefs.IsInvalidArgument(err):
+		return engine.ErrRefused
+	default:
+		return engine.ErrFailed
+	}
+}
+
+// createKind sorts an error of Create: there not found means the image, and a
+// conflict means the name.
+func createKind(err error) error {
+	switch {
+	case errdefs.IsNotFound(err) && says(err, "no such image"):
+		return engine.ErrImageNotFound
+	case errdefs.IsNotFound(err):
+		return engine.ErrRefused // for example container:<id> of a container that is gone
+	case errdefs.IsConflict(err) && says(err, "name"):
+		return engine.ErrNameConflict
+	case errdefs.IsConflict(err):
+		return engine.ErrRefused
+	default:
+		return kindOf(err)
+	}
+}
+
+// startKind sorts an error of Start: what the runtime cannot run is the task's
+// fault, unless the host ran out of something.
+func startKind(err error) error {
+	kind := kindOf(err)
+	switch {
+	case kind == engine.ErrNoSpace, kind == engine.ErrUnavailable:
+		return kind
+	case says(err, "no such container"):
+		return engine.ErrNotFound
+	case says(err, "cannot allocate memory", "resource temporarily unavailable", "too many open files", "context deadline"):
+		return engine.ErrFailed
+	case kind == engine.ErrRefused, kind == engine.ErrNotFound: // such as a network that does not exist
+		return engine.ErrCannotStart
+	case says(err, "oci runtime create failed", "unable to find user", "no matching entries in passwd"):
+		return engine.ErrCannotStart
+	default:
+		return kind
+	}
+}
+
+// pullKind sorts an error of a pull. Most of them are texts in an answer with
+// status 200.
+func pullKind(err error) error {
+	switch {
+	case noSpace(err):
+		return engine.ErrNoSpace
+	case disconnected(err) && !says(err, "error response from daemon"):
+		return engine.ErrUnavailable
+	case says(err, "denied", "unauthorized", "no basic auth credentials", "authentication required", "forbidden"):
+		return engine.ErrPullDenied
+	case says(err, "manifest unknown", "name unknown", "not found", "does not exist", "no matching manifest"):
+		return engine.ErrImageNotFound
+	case errdefs.IsInvalidArgument(err), says(err, "invalid reference format"):
+		return engine.ErrRefused
+	case says(err, "unsupported media type", "schema version", "manifest invalid", "verification failed"):
+		return engine.ErrRefused
+	default: // timeouts, refused connections, 5xx, too many requests, broken layers
+		return engine.ErrRegistryUnavailable
+	}
+}
+
+func noSpace(err error) bool { return says(err, "no space left on device", "disk quota exceeded") }
+
+// disconnected reports whether the engine could not be reached, or broke off.
+func disconnected(err error) bool {
+	var netErr net.Error
+	return client.IsErrConnectionFailed(err) ||
+		errors.As(err, &netErr) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// says reports whether the error's text has one of the phrases, given in lower
+// case.
+func says(err error, phrases ...string) bool {
+	text := strings.ToLower(err.Error())
+	for _, p := range phrases {
+		if strings.Contains(text, p) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,118 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+	"github.com/docker/docker/api/types/container"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+)
+
+// Wait returns how a started container ended. The wait call of the engine only
+// says when to look; what counts is what inspecting the container shows. So an
+// exit cannot be missed, whenever the connection breaks.
+func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
+	var lost time.Time // when the connection first broke
+	pause := eager()
+	for {
+		err := e.untilStopped(ctx, id)
+		if ctx.Err() != nil {
+			return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), ctx.Err())
+		}
+		if err != nil && lost.IsZero() && disconnected(err) {
+			lost = time.Now()
+		}
+		state, inspectErr := e.inspectPatiently(ctx, id)
+		if inspectErr != nil {
+			return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), inspectErr)
+		}
+		switch stateOf(state.Status) {
+		case engine.Created:
+			return engine.Exit{}, &engine.Error{Op: "wait for", Subject: subject(id), Kind: engine.ErrFailed, Detail: "it was never started"}
+		case engine.Exited:
+			return exitOf(state, lost), nil
+		case engine.Running:
+		}
+		if err == nil {
+			pause.Reset()
+			continue
+		}
+		if err := sleep(ctx, pause.NextBackOff()); err != nil {
+			return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), err)
+		}
+	}
+}
+
+// untilStopped returns when the engine says that the container has stopped, when
+// the connection breaks, or after the probe interval: a connection may be dead
+// without saying so.
+func (e *Engine) untilStopped(ctx context.Context, id string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	probe := time.NewTimer(e.cfg.ProbeInterval)
+	defer probe.Stop()
+	stopped, broken := e.api.ContainerWait(ctx, id, container.WaitConditionNotRunning)
+	select {
+	case <-stopped:
+		return nil
+	case err := <-broken:
+		return err
+	case <-probe.C:
+	}
+	cancel()
+	select { // the client's goroutine hands over one of the two, or it would stay
+	case <-stopped:
+	case <-broken:
+	}
+	return nil
+}
+
+// inspectPatiently asks for a container's state, again and again while the
+// engine does not answer, up to the limit. A container that is gone is
+// engine.ErrNotFound.
+func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.State, error) {
+	look := func() (*container.State, error) {
+		call, cancel := e.bounded(ctx)
+		defer cancel()
+		found, err := e.api.ContainerInspect(call, id)
+		if err == nil {
+			return found.State, nil
+		}
+		if kindOf(err) == engine.ErrUnavailable {
+			return nil, err
+		}
+		return nil, backoff.Permanent(err)
+	}
+	state, err := backoff.Retry(ctx, look, backoff.WithBackOff(eager()), backoff.WithMaxElapsedTime(e.cfg.UnavailableLimit))
+	if err != nil && kindOf(err) == engine.ErrUnavailable {
+		return nil, fmt.Errorf("no answer for %s: %w", e.cfg.UnavailableLimit, err)
+	}
+	return state, err
+}
+
+func exitOf(state *container.State, lost time.Time) engine.Exit {
+	exit := engine.Exit{
+		Code: state.ExitCode, OOMKilled: state.OOMKilled, Error: state.Error,
+		Signal: engine.SignalOf(state.ExitCode),
+	}
+	if at, err := time.Parse(time.RFC3339Nano, state.FinishedAt); err == nil {
+		exit.FinishedAt = at
+	}
+	exit.EngineLost = !lost.IsZero() && !exit.FinishedAt.Before(lost)
+	return exit
+}
+
+// sleep waits for d, or for the end of ctx, which it returns.
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

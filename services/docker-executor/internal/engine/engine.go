@@ -1,0 +1,113 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// Engine runs the containers of attempts.
+//
+// Order: Create, Start, then Logs and Wait side by side, then Remove. Signal
+// may be called at any time after Start. Remove is safe at any point and more
+// than once. All methods may be called concurrently, also for one container.
+//
+// A process that adopts a container of another one begins with List, then Logs
+// (from the position that the other one stored) and Wait.
+type Engine interface {
+	ImageStore
+
+	// Create makes a container and does not start it. The image has to be
+	// present: a missing one is ErrImageNotFound, nothing is pulled. A name that
+	// another container holds is ErrNameConflict.
+	Create(ctx context.Context, spec Spec) (id string, err error)
+
+	// Start starts a created container. ErrCannotStart is the task's own fault,
+	// for example a program that the image does not have.
+	Start(ctx context.Context, id string) error
+
+	// Logs hands every record that the container wrote after since to emit, in
+	// the order of each stream, until the container has ended and all is read.
+	// It returns the position behind the last record that emit took, also with an
+	// error, so that another call can go on there. An error of emit ends it.
+	Logs(ctx context.Context, id string, since Position, emit func(Frame) error) (Position, error)
+
+	// Wait returns when a started container has ended, at once when it already
+	// has. It outlives a broken connection, and an engine that is away for a
+	// while.
+	Wait(ctx context.Context, id string) (Exit, error)
+
+	// Signal sends a signal such as "SIGTERM" to the container's first process. A
+	// container that has ended is no error: the signal came too late, that is all.
+	Signal(ctx context.Context, id, signal string) error
+
+	// Remove kills the container if it runs and removes it. One that does not
+	// exist is no error.
+	Remove(ctx context.Context, id string) error
+
+	// List returns the containers that carry all these labels, whatever their
+	// state is.
+	List(ctx context.Context, labels map[string]string) ([]Container, error)
+
+	// Ping returns nil when the engine answers, else ErrUnavailable.
+	Ping(ctx context.Context) error
+
+	// ID identifies this engine among all engines, for as long as it lives.
+	ID(ctx context.Context) (string, error)
+}
+
+// ImageStore is the part of an engine that Images builds on.
+type ImageStore interface {
+	// Image returns a present image, or ErrImageNotFound.
+	Image(ctx context.Context, ref string) (Image, error)
+
+	// Pull fetches an image from its registry, also when it is present, and tells
+	// progress (never concurrently) how far it is.
+	Pull(ctx context.Context, ref string, progress func(PullProgress)) error
+}
+
+// Image is one image of the engine's store.
+type Image struct {
+	ID     string            // of its content on this engine
+	Digest string            // in the registry it came from; empty for one that was built here
+	Labels map[string]string // of its configuration
+}
+
+// PullProgress says how far a pull is.
+type PullProgress struct {
+	Done, Total int64  // bytes of all layers known so far
+	Layer       string // that this message is about, may be empty
+	Status      string // in the engine's words, for example "Downloading"
+}
+
+// State is where a container is in its life.
+type State string
+
+// The states of a container. An engine's states in between count as Running.
+const (
+	Created State = "created"
+	Running State = "running"
+	Exited  State = "exited"
+)
+
+// Container is one entry of a List.
+type Container struct {
+	ID     string
+	Name   string
+	Image  string // as it was named at Create
+	State  State
+	Labels map[string]string
+}
+
+// Exit is how a container ended. It is a result, not an error.
+type Exit struct {
+	Code       int
+	Signal     string // "SIGKILL" for code 137, empty where the code names none
+	OOMKilled  bool   // it or one of its processes went over the memory limit
+	Error      string // what the engine has to say about it, mostly empty
+	FinishedAt time.Time
+
+	// EngineLost says that the connection to the engine had broken before the
+	// container ended. An engine that stops ends its containers, so the exit
+	// may be the engine's doing and not the task's.
+	EngineLost bool
+}

@@ -1,0 +1,114 @@
+package enginetest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+)
+
+// touch makes an empty file.
+func (b *bench) touch(dir, name string) {
+	b.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// stdout runs a container and returns what it wrote, if it ended well.
+func (b *bench) stdout(spec engine.Spec) string {
+	b.Helper()
+	out, exit := b.finish(spec)
+	if exit.Code != 0 {
+		b.Fatalf("exit %+v, stderr %q", exit, out.stderr)
+	}
+	return string(out.stdout)
+}
+
+func mounts(b *bench) {
+	rw, ro := b.TempDir(), b.TempDir()
+	if err := os.WriteFile(filepath.Join(ro, "in"), []byte("given\n"), 0o644); err != nil {
+		b.Fatal(err)
+	}
+	binds := []engine.Mount{
+		{HostPath: rw, ContainerPath: "/mnt/rw"},
+		{HostPath: ro, ContainerPath: "/mnt/ro", ReadOnly: true},
+	}
+	spec := b.spec("cat:/mnt/ro/in", "write:/mnt/rw/out:made")
+	spec.Mounts = binds
+	if got := b.stdout(spec); got != "given\n" {
+		b.Errorf("read %q", got)
+	}
+	if made, err := os.ReadFile(filepath.Join(rw, "out")); err != nil || string(made) != "made" {
+		b.Errorf("file on the host: %q, %v", made, err)
+	}
+	spec = b.spec("write:/mnt/ro/out:made")
+	spec.Mounts = binds
+	if _, exit := b.finish(spec); exit.Code != 1 {
+		b.Errorf("write to a read-only mount: exit %+v", exit)
+	}
+	if _, err := os.Stat(filepath.Join(ro, "out")); !errors.Is(err, os.ErrNotExist) {
+		b.Errorf("a read-only mount was written to: %v", err)
+	}
+}
+
+func mountMissing(b *bench) {
+	spec := b.spec("exit:0")
+	spec.Mounts = []engine.Mount{{HostPath: filepath.Join(b.TempDir(), "absent"), ContainerPath: "/mnt"}}
+	_, err := b.Engine.Create(b.Context(), spec)
+	if !errors.Is(err, engine.ErrRefused) {
+		b.Errorf("create: %v, want ErrRefused", err)
+	}
+}
+
+func user(b *bench) {
+	spec := b.spec("id")
+	spec.User = "4711:4712"
+	if got := b.stdout(spec); got != "4711:4712\n" {
+		b.Errorf("by number: %q", got)
+	}
+}
+
+func workingDir(b *bench) {
+	spec := b.spec("pwd")
+	spec.WorkingDir = "/home"
+	if got := b.stdout(spec); got != "/home\n" {
+		b.Errorf("working directory %q", got)
+	}
+}
+
+func environment(b *bench) {
+	spec := b.spec("env:FIRST", "env:SECOND", "env:NEVER_SET")
+	spec.Env = map[string]string{"FIRST": "a b=c \"d\"", "SECOND": "ünï"}
+	if got, want := b.stdout(spec), "a b=c \"d\"\nünï\n\n"; got != want {
+		b.Errorf("environment %q, want %q", got, want)
+	}
+}
+
+func memoryLimit(b *bench) {
+	if b.NoMemoryLimit != "" {
+		b.Skip(b.NoMemoryLimit)
+	}
+	spec := b.spec("memory")
+	spec.MemoryBytes = 32 << 20
+	if got := strings.TrimSpace(b.stdout(spec)); got != strconv.Itoa(32<<20) {
+		b.Errorf("limit inside is %s", got)
+	}
+}
+
+func noNetwork(b *bench) {
+	if got := strings.Fields(b.stdout(b.spec("net"))); len(got) == 0 || got[len(got)-1] != "lo" && got[0] != "lo" {
+		b.Errorf("interfaces %q", got)
+	}
+}
+
+func entrypoint(b *bench) {
+	spec := b.spec("out:from the entrypoint\\n")
+	spec.Entrypoint = []string{"/bin/sh", "/bin/script", "out:first\\n"}
+	if got := b.stdout(spec); got != "first\nfrom the entrypoint\n" {
+		b.Errorf("output %q", got)
+	}
+}

@@ -1,0 +1,93 @@
+package engine
+
+import (
+	"context"
+	"errors"
+)
+
+// The kinds of errors that an engine returns, each wrapped in an *Error that
+// says what was done to what. Test for them with errors.Is.
+var (
+	// ErrImageNotFound: the engine (Image, Create, pull policy never) or the
+	// registry (Pull) has no such image.
+	ErrImageNotFound = errors.New("image not found")
+
+	// ErrPullDenied: the registry wants credentials, or other ones. Some
+	// registries answer so for images that do not exist.
+	ErrPullDenied = errors.New("pull denied")
+
+	// ErrRefused: the engine does not accept what it was asked for, for example a
+	// malformed image name or a memory limit below its minimum.
+	ErrRefused = errors.New("refused by the engine")
+
+	// ErrCannotStart: the container exists and its program cannot be run.
+	ErrCannotStart = errors.New("container cannot start")
+
+	// ErrNameConflict: another container holds the name.
+	ErrNameConflict = errors.New("container name in use")
+
+	// ErrNotFound: no such container (any more). Somebody else removed it.
+	ErrNotFound = errors.New("container not found")
+
+	// ErrNoSpace: the disk of the engine is full.
+	ErrNoSpace = errors.New("no space left on the engine's disk")
+
+	// ErrRegistryUnavailable: the registry cannot be reached, fails, or went
+	// silent in the middle of a pull.
+	ErrRegistryUnavailable = errors.New("registry unavailable")
+
+	// ErrUnavailable: the engine does not answer.
+	ErrUnavailable = errors.New("container engine unavailable")
+
+	// ErrFailed: the engine reports a fault of its own that fits no other kind.
+	ErrFailed = errors.New("container engine failed")
+)
+
+// advice is what a reader can do about an error of each kind.
+var advice = map[error]string{
+	ErrImageNotFound:       "check its name and tag, and the task's pull policy",
+	ErrPullDenied:          "check the image's name, and that the executor's Docker config has credentials for its registry",
+	ErrNameConflict:        "choose another name, or remove that container",
+	ErrNoSpace:             "free some space there",
+	ErrRegistryUnavailable: "check that the engine's host reaches the registry",
+	ErrUnavailable:         "check that it runs, and that the executor may use its socket",
+}
+
+// Error is an error of the engine: what was done, to what, the kind of failure,
+// and the engine's own words.
+type Error struct {
+	Op      string // "pull", "start", …
+	Subject string // "image busybox:1.36", "container gantry-01JD"
+	Kind    error  // one of the sentinels of this package
+	Detail  string // in the engine's words, may be empty
+}
+
+// Error returns one sentence that names the subject and says what to do.
+func (e *Error) Error() string {
+	text := e.Op + " " + e.Subject + ": " + e.Kind.Error()
+	if e.Detail != "" {
+		text += ": " + e.Detail
+	}
+	if a := advice[e.Kind]; a != "" {
+		text += "; " + a
+	}
+	return text
+}
+
+// Unwrap returns the kind.
+func (e *Error) Unwrap() error { return e.Kind }
+
+// IsInfrastructure reports whether an error of this package is ours, so that
+// the same task may well succeed on another try. An error of no known kind
+// counts as ours; a context that ended is nobody's fault.
+func IsInfrastructure(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	for _, own := range []error{ErrImageNotFound, ErrPullDenied, ErrRefused, ErrCannotStart, ErrNameConflict} {
+		if errors.Is(err, own) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,181 @@
+// Package policy decides what a task may touch on this node, by the operator's
+// settings. By default that is little: no folder of the host, any image, no
+// network of the host or of another container.
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The settings that a refusal names.
+const (
+	SettingBind    = "GANTRY_ALLOW_BIND"
+	SettingImages  = "GANTRY_ALLOW_IMAGES"
+	SettingOptions = "GANTRY_ALLOW_OPTIONS"
+)
+
+// Config is what the operator allows.
+type Config struct {
+	AllowBind    []string // "<host path>" or "<host path>:ro", read-only; "<host path>:rw", both; with all below
+	AllowImages  []string // patterns in which * stands for anything; none: all images
+	AllowOptions []string // of Options
+}
+
+// Options are the names that AllowOptions takes.
+var Options = []string{"network_mode=host", "network_mode=container"}
+
+// Mode is how a bind mount may be used, in the words of a task specification.
+type Mode string
+
+// The modes.
+const (
+	ReadOnly  Mode = "ro"
+	ReadWrite Mode = "rw"
+)
+
+// Refusal is a task's wish that the policy does not grant. It is the task's
+// failure: on this node another try ends the same.
+type Refusal struct {
+	What    string // that was wished for, with its place in the task
+	Reason  string
+	Setting string // that would allow it, empty where none can
+	Value   string // for the setting
+}
+
+// Error names the wish, the reason and the setting that would allow it.
+func (r *Refusal) Error() string {
+	text := r.What + " is refused: " + r.Reason
+	if r.Setting != "" {
+		text += fmt.Sprintf("; the operator of this node can allow it with %s=%s", r.Setting, r.Value)
+	}
+	return text
+}
+
+// Policy answers for one Config. It never changes.
+type Policy struct {
+	binds   []bind
+	images  []pattern
+	options []string
+}
+
+type bind struct {
+	prefix string
+	mode   Mode
+}
+
+// New returns the policy, or an error that names every entry which is wrong.
+func New(cfg Config) (*Policy, error) {
+	p := &Policy{}
+	var errs []error
+	for _, entry := range cfg.AllowBind {
+		b, err := parseBind(entry)
+		errs = append(errs, err)
+		p.binds = append(p.binds, b)
+	}
+	for _, entry := range cfg.AllowImages {
+		if strings.TrimSpace(entry) == "" {
+			errs = append(errs, fmt.Errorf("%s: empty pattern", SettingImages))
+		}
+		p.images = append(p.images, newPattern(entry))
+	}
+	for _, entry := range cfg.AllowOptions {
+		if !slices.Contains(Options, entry) {
+			errs = append(errs, fmt.Errorf("%s: unknown option %q: want one of %s", SettingOptions, entry, strings.Join(Options, ", ")))
+		}
+		p.options = append(p.options, entry)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func parseBind(entry string) (bind, error) {
+	b := bind{prefix: entry, mode: ReadOnly}
+	if rest, found := strings.CutSuffix(entry, ":rw"); found {
+		b = bind{prefix: rest, mode: ReadWrite}
+	} else if rest, found := strings.CutSuffix(entry, ":ro"); found {
+		b.prefix = rest
+	}
+	if !filepath.IsAbs(b.prefix) || filepath.Clean(b.prefix) != b.prefix || strings.ContainsRune(b.prefix, 0) {
+		return b, fmt.Errorf("%s: %q: want an absolute path without . and .., and :ro or :rw behind it", SettingBind, entry)
+	}
+	return b, nil
+}
+
+// Bind returns the host path, with its symbolic links resolved, that a task's
+// volume may be bound to, or a *Refusal. What is mounted has to be the path that
+// it returns: the other one may lead elsewhere by then.
+func (p *Policy) Bind(volume, hostPath string, mode Mode) (string, error) {
+	refuse := func(setting, reason string) (string, error) {
+		r := &Refusal{What: fmt.Sprintf("host path %q of volume %q (%s)", hostPath, volume, mode), Reason: reason, Setting: setting}
+		r.Value = hostPath + ":" + string(mode)
+		return "", r
+	}
+	switch {
+	case mode != ReadOnly && mode != ReadWrite:
+		return refuse("", "its mode is neither ro nor rw")
+	case strings.ContainsRune(hostPath, 0):
+		return refuse("", "it has a NUL byte")
+	case !filepath.IsAbs(hostPath):
+		return refuse("", "it is not absolute")
+	case filepath.Clean(hostPath) != hostPath:
+		return refuse("", "it is not clean: write "+filepath.Clean(hostPath))
+	case len(p.binds) == 0:
+		return refuse(SettingBind, "this node allows no bind mounts")
+	}
+	// Whoever may mount nothing here is not told what exists.
+	readOnlyPrefix := ""
+	within := false
+	resolved, err := filepath.EvalSymlinks(hostPath)
+	for _, b := range p.binds {
+		if err != nil {
+			within = within || inside(b.prefix, hostPath)
+			continue
+		}
+		prefix, prefixErr := filepath.EvalSymlinks(b.prefix)
+		if prefixErr != nil || !inside(prefix, resolved) {
+			continue
+		}
+		if mode == ReadOnly || b.mode == ReadWrite {
+			return resolved, nil
+		}
+		readOnlyPrefix = b.prefix
+	}
+	switch {
+	case within:
+		return refuse("", "it cannot be resolved: "+err.Error())
+	case readOnlyPrefix != "":
+		return refuse(SettingBind, "this node allows "+readOnlyPrefix+" read-only")
+	case err == nil && resolved != hostPath:
+		return refuse(SettingBind, "behind its symbolic links it is outside of what this node allows")
+	default:
+		return refuse(SettingBind, "it is outside of what this node allows")
+	}
+}
+
+// inside reports whether a clean path is the prefix or below it.
+func inside(prefix, path string) bool {
+	return path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
+}
+
+// Network returns nil if a task may have this network mode, else a *Refusal.
+func (p *Policy) Network(mode string) error {
+	option, reason := "", ""
+	switch {
+	case mode == "host":
+		option, reason = "network_mode=host", "it is the network of the node itself"
+	case mode == "container" || strings.HasPrefix(mode, "container:"):
+		option, reason = "network_mode=container", "it is the network of another container"
+	case strings.HasPrefix(mode, "ns:"):
+		return &Refusal{What: fmt.Sprintf("network_mode %q", mode), Reason: "it is a namespace of the node"}
+	}
+	if option == "" || slices.Contains(p.options, option) {
+		return nil
+	}
+	return &Refusal{What: fmt.Sprintf("network_mode %q", mode), Reason: reason, Setting: SettingOptions, Value: option}
+}

@@ -1,0 +1,80 @@
+package stage
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/gantry-worker/gantry/services/internal/girder"
+)
+
+var (
+	// ErrLeavesVolume refuses a path that is absolute or leads outside its volume, by itself or by a symbolic link.
+	ErrLeavesVolume = errors.New("the path leaves its volume")
+	// ErrMissing means that there is nothing at an output's path.
+	ErrMissing = errors.New("there is no such file on the volume")
+	// ErrNotRegular refuses what is neither a file nor a folder.
+	ErrNotRegular = errors.New("neither a file nor a folder")
+	// ErrBadName refuses a path that this node's file system cannot have.
+	ErrBadName = errors.New("not a possible name for a file")
+	// ErrNoSpace means that the volume is full.
+	ErrNoSpace = errors.New("no space left on the volume")
+	// ErrIncomplete means that Girder sends another number of bytes than the file's document says.
+	ErrIncomplete = errors.New("the bytes that Girder sends are not the whole file")
+	// ErrChecksum means that the bytes are not those that Girder has the checksum of.
+	ErrChecksum = errors.New("the bytes that Girder sends do not match its checksum")
+	// ErrUnservable means that Girder fails to send a file because of its name.
+	ErrUnservable = errors.New("girder cannot send a file whose name has one of these characters, rename it: " + unservable)
+	// ErrChanged means that a file changed while it was uploaded.
+	ErrChanged = errors.New("the file changed while it was uploaded")
+)
+
+// IsFailure reports whether an error is the task's own: a path, an id or a
+// token that the task brought. Every other error may go away without a change
+// of the task.
+func IsFailure(err error) bool {
+	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrUnservable, ErrChanged} {
+		if errors.Is(err, own) {
+			return true
+		}
+	}
+	var refusal *girder.Error
+	var id *girder.BadIDError
+	return errors.As(err, &id) || errors.As(err, &refusal) && !girder.IsTemporary(err)
+}
+
+// onVolume names the class of an error of the file system. What an os.Root
+// refuses for leading outside has no error number.
+func onVolume(path string, err error) error {
+	var (
+		where  *os.PathError
+		link   *os.LinkError
+		number syscall.Errno
+	)
+	class := error(nil)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &number):
+		class = classes[number]
+	case errors.As(err, &where), errors.As(err, &link):
+		class = ErrLeavesVolume
+	}
+	if class == nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return fmt.Errorf("%s: %w", path, class)
+}
+
+var classes = map[syscall.Errno]error{
+	syscall.ENOSPC:       ErrNoSpace,
+	syscall.EDQUOT:       ErrNoSpace,
+	syscall.ENOENT:       ErrMissing,
+	syscall.ENOTDIR:      ErrMissing,
+	syscall.ELOOP:        ErrLeavesVolume,
+	syscall.ENAMETOOLONG: ErrBadName,
+	syscall.EINVAL:       ErrBadName,
+	syscall.EISDIR:       ErrBadName,
+	syscall.ENXIO:        ErrNotRegular, // opening a socket
+}

@@ -1,0 +1,248 @@
+package stage
+
+import (
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/girder"
+)
+
+// Source is where files come from. Both calls may be made again after an error.
+type Source interface {
+	GetFile(ctx context.Context, id girder.FileID) (girder.File, error)
+	// DownloadFile opens the bytes behind offset; the caller closes them.
+	DownloadFile(ctx context.Context, id girder.FileID, offset int64) (*girder.Download, error)
+}
+
+// Progress is told how far a step is: bytes of total of the file with that name.
+type Progress func(what string, bytes, total int64)
+
+// In brings one file of Girder to a path on a volume.
+type In struct {
+	Source   Source
+	File     girder.FileID
+	Volume   string // the folder of the volume on this node
+	Filename string // path on the volume; empty: <file id>/<name in Girder>
+	Retry    girder.Retry
+	Progress Progress // may be nil
+	Log      zerolog.Logger
+}
+
+// Staged says where the file is.
+type Staged struct {
+	Path  string // relative to the volume
+	Bytes int64
+}
+
+// Run returns when the file is complete under its name, or with nothing left on the volume but folders.
+func (in In) Run(ctx context.Context) (Staged, error) {
+	if in.Filename != "" {
+		if err := checkPath(in.Filename); err != nil {
+			return Staged{}, fmt.Errorf("stage in %s: %w", in.File, err)
+		}
+	}
+	doc, err := in.document(ctx)
+	if err != nil {
+		return Staged{}, fmt.Errorf("stage in %s: %w", in.File, err)
+	}
+	root, err := os.OpenRoot(in.Volume)
+	if err != nil {
+		return Staged{}, fmt.Errorf("stage in %s: open the volume: %w", in.File, err)
+	}
+	defer root.Close()
+	staged, err := in.stage(ctx, root, doc)
+	if err != nil {
+		return Staged{}, fmt.Errorf("stage in %s (%s): %w", in.File, doc.Name, err)
+	}
+	return staged, nil
+}
+
+func (in In) document(ctx context.Context) (girder.File, error) {
+	var doc girder.File
+	err := in.Retry.Do(ctx, in.waiting, func() (bool, error) {
+		var err error
+		doc, err = in.Source.GetFile(ctx, in.File)
+		return false, err
+	})
+	return doc, err
+}
+
+func (in In) waiting(err error, wait time.Duration) {
+	in.Log.Warn().Err(err).Stringer("wait", wait).Msg("stage in is tried again")
+}
+
+func (in In) stage(ctx context.Context, root *os.Root, doc girder.File) (Staged, error) {
+	path := filepath.Clean(in.Filename)
+	if in.Filename == "" {
+		path = filepath.Join(localName(string(in.File)), localName(doc.Name))
+	}
+	folder := filepath.Dir(path)
+	if err := makeFolders(root, folder); err != nil {
+		return Staged{}, err
+	}
+	temporary := filepath.Join(folder, ".gantry-"+contracts.NewToken())
+	size, err := in.fetch(ctx, root, temporary, doc)
+	if err == nil {
+		err = onVolume(path, place(root, temporary, path))
+	}
+	if err != nil {
+		return Staged{}, errors.Join(err, remove(root, temporary))
+	}
+	return Staged{Path: path, Bytes: size}, nil
+}
+
+// fetch downloads into a new file of the given name and makes it durable.
+func (in In) fetch(ctx context.Context, root *os.Root, name string, doc girder.File) (int64, error) {
+	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return 0, onVolume(name, err)
+	}
+	d := &download{in: in, doc: doc, file: file, total: -1}
+	if doc.Size != nil {
+		d.total = *doc.Size
+	}
+	if doc.SHA512 != "" {
+		d.sum = sha512.New()
+	}
+	err = in.Retry.Do(ctx, in.waiting, func() (bool, error) { return d.more(ctx) })
+	if err == nil {
+		err = d.check()
+	}
+	if err == nil {
+		err = onVolume(doc.Name, errors.Join(file.Chmod(0o644), file.Sync())) // whatever the umask says
+	}
+	return d.have, errors.Join(err, onVolume(doc.Name, file.Close()))
+}
+
+// download is the state of one file on its way to disk.
+type download struct {
+	in    In
+	doc   girder.File
+	file  *os.File
+	sum   hash.Hash // nil where there is nothing to compare with
+	have  int64
+	total int64 // -1: not known
+	fails int   // server errors for a file whose name may be why
+}
+
+// more gets the bytes behind those that we have, up to the end or an error,
+// and reports whether there were any.
+func (d *download) more(ctx context.Context) (bool, error) {
+	if d.have == d.total {
+		return false, nil
+	}
+	body, err := d.in.Source.DownloadFile(ctx, d.doc.ID, d.have)
+	if err != nil {
+		return false, d.nameToBlame(err)
+	}
+	defer body.Close()
+	if body.Size >= 0 && d.total >= 0 && body.Size != d.total {
+		return false, fmt.Errorf("%w: %d of %d", ErrIncomplete, body.Size, d.total)
+	}
+	if d.total < 0 {
+		d.total = body.Size
+	}
+	before := d.have
+	_, err = io.Copy(d, body)
+	if err == nil && d.have < d.total {
+		// The connection ended as if all were there: as good as broken.
+		err = &girder.Unreachable{
+			Method: "GET", Path: "file/" + string(d.doc.ID) + "/download",
+			Err: fmt.Errorf("%w: %d of %d", ErrIncomplete, d.have, d.total),
+		}
+	}
+	return d.have > before, err
+}
+
+// patienceWithName is how many server errors it takes to believe that they come from the file's name.
+const patienceWithName = 5
+
+// nameToBlame ends the tries for a file that Girder will never send.
+func (d *download) nameToBlame(err error) error {
+	var refusal *girder.Error
+	if !errors.As(err, &refusal) || refusal.Status != http.StatusInternalServerError || !strings.ContainsAny(d.doc.Name, unservable) {
+		return err
+	}
+	if d.fails++; d.fails < patienceWithName {
+		return err
+	}
+	return fmt.Errorf("%w (%s)", ErrUnservable, refusal.Error())
+}
+
+// Write takes bytes from the network to the disk.
+func (d *download) Write(p []byte) (int, error) {
+	if d.total >= 0 && d.have+int64(len(p)) > d.total {
+		return 0, fmt.Errorf("%w: more than %d", ErrIncomplete, d.total)
+	}
+	n, err := d.file.Write(p)
+	if d.sum != nil {
+		d.sum.Write(p[:n])
+	}
+	d.have += int64(n)
+	if d.in.Progress != nil {
+		d.in.Progress(d.doc.Name, d.have, max(d.total, 0))
+	}
+	return n, onVolume(d.doc.Name, err)
+}
+
+func (d *download) check() error {
+	if d.sum == nil || strings.EqualFold(hex.EncodeToString(d.sum.Sum(nil)), d.doc.SHA512) {
+		return nil
+	}
+	return ErrChecksum
+}
+
+// makeFolders makes the missing parts of a path, open to every user of the
+// container, and keeps the set-group bit that new folders inherit.
+func makeFolders(root *os.Root, path string) error {
+	if path == "." {
+		return nil
+	}
+	if err := makeFolders(root, filepath.Dir(path)); err != nil {
+		return err
+	}
+	err := root.Mkdir(path, 0o777)
+	if errors.Is(err, os.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return onVolume(path, err)
+	}
+	info, err := root.Stat(path)
+	if err == nil {
+		err = root.Chmod(path, info.Mode()|0o777)
+	}
+	return onVolume(path, err)
+}
+
+// place gives a complete file its name and makes the name durable.
+func place(root *os.Root, temporary, path string) error {
+	if err := root.Rename(temporary, path); err != nil {
+		return err
+	}
+	folder, err := root.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+func remove(root *os.Root, path string) error {
+	if err := root.Remove(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}

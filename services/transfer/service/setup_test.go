@@ -1,0 +1,286 @@
+package service
+
+import (
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/natstest"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/node"
+	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const (
+	job       = contracts.JobID("job-1")
+	publicAPI = "https://girder.example.org/api/v1" // what the task says; only the override is reachable
+	timeout   = 60 * time.Second
+)
+
+// bench is NATS, a Girder, a work folder with one attempt, and the executor's
+// side of the conversation.
+type bench struct {
+	t      *testing.T
+	nats   *natstest.Server
+	bus    *bus.Bus
+	sim    *girdersim.Server
+	item   girdersim.Item
+	token  string
+	root   string // work folder
+	volume string
+	node   contracts.NodeID
+	life   *bus.Seen
+	notes  chan contracts.TransferNote
+}
+
+func setup(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{t: t, nats: natstest.Start(t), root: t.TempDir(), notes: make(chan contracts.TransferNote, 10000)}
+	b.startGirder()
+	var err error
+	if b.node, err = node.Open(b.root); err != nil {
+		t.Fatal(err)
+	}
+	b.volume = filepath.Join(b.root, "attempts", "a1", "volume")
+	if err := os.MkdirAll(b.volume, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if b.bus, err = bus.Open(t.Context(), b.nats.Config(), "executor", "test"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.bus.Close)
+	stop, err := b.bus.OnNotes(job, func(note *contracts.Note) {
+		var data contracts.TransferNote
+		if json.Unmarshal(note.Data, &data) == nil {
+			b.notes <- data
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
+	task := &contracts.Task{Version: 1, Name: contracts.TaskDockerRun, Docker: &contracts.DockerRun{Image: "img"}}
+	b.append(&contracts.Submitted{Task: task})
+	b.append(&contracts.Queued{Lane: contracts.LaneNormal})
+	b.append(&contracts.Claimed{Node: b.node, Executor: "x"})
+	b.secret(b.token)
+	return b
+}
+
+func (b *bench) startGirder() {
+	b.t.Helper()
+	sim, err := girdersim.Start(girdersim.Options{})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.t.Cleanup(func() { _ = sim.Close() })
+	b.sim = sim
+	user, err := sim.CreateUser("alice", "password")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	folder, err := sim.CreateFolder(user.ID, "data", false)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if b.item, err = sim.CreateItem(folder.ID, "item"); err != nil {
+		b.t.Fatal(err)
+	}
+	if b.token, err = sim.UserToken(user.ID, girdersim.ScopeDataRead, girdersim.ScopeDataWrite); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) append(data contracts.EntryData) {
+	b.t.Helper()
+	seen, err := b.bus.Append(b.t.Context(), job, b.life, data)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.life = seen
+}
+
+func (b *bench) secret(token string) {
+	b.t.Helper()
+	err := b.bus.PutSecrets(b.t.Context(), job, contracts.SecretIO, contracts.Secrets{"girder.token": token})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) config() Config {
+	return Config{
+		NATS: b.nats.Config(), WorkRoot: b.root, GirderAPIURL: b.sim.APIURL(), Concurrency: 4, GirderPatience: time.Minute,
+	}
+}
+
+// start runs the service until the returned function is called, or the test ends.
+func (b *bench) start(cfg Config, check time.Duration) (stop func()) {
+	b.t.Helper()
+	ctx, cancel := context.WithCancel(zerolog.New(zerolog.NewTestWriter(b.t)).WithContext(context.Background()))
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx, cfg, check) }()
+	stopped := false
+	stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-ended; err != nil {
+			b.t.Error("service:", err)
+		}
+	}
+	b.t.Cleanup(stop)
+	return stop
+}
+
+func (b *bench) serve() (stop func()) { return b.start(b.config(), time.Hour) }
+
+func (b *bench) file(name, content string) string {
+	b.t.Helper()
+	f, err := b.sim.AddFile(b.item.ID, name, strings.NewReader(content))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return f.ID
+}
+
+func (b *bench) stageIn(name, fileID string) *contracts.Step {
+	return &contracts.Step{
+		Version: 1, Job: job, Attempt: 1, Step: name, Kind: contracts.StepStageIn, Folder: "attempts/a1",
+		Girder: contracts.GirderAccess{APIURL: publicAPI, Token: "secret:io/girder.token"},
+		Volume: b.volume, FileID: fileID, Filename: "in/" + name,
+	}
+}
+
+func (b *bench) stageOut(name, path string) *contracts.Step {
+	step := b.stageIn(name, "")
+	step.Kind, step.Filename, step.Path, step.ItemID, step.MustExist = contracts.StepStageOut, "", path, b.item.ID, true
+	return step
+}
+
+func (b *bench) write(path string, content []byte) {
+	b.t.Helper()
+	if err := os.WriteFile(filepath.Join(b.volume, path), content, 0o600); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) ask(step *contracts.Step) {
+	b.t.Helper()
+	subject := contracts.TransferSubject(b.node, step.Job, step.Attempt, step.Step)
+	if err := b.bus.Publish(b.t.Context(), subject, "", step); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// await returns the note that says that a step has ended.
+func (b *bench) await(step *contracts.Step) contracts.TransferNote {
+	b.t.Helper()
+	limit := time.After(timeout)
+	for {
+		select {
+		case note := <-b.notes:
+			if note.ID == step.Step && note.Done {
+				return note
+			}
+		case <-limit:
+			b.t.Fatalf("no end of step %s", step.Step)
+		}
+	}
+}
+
+// result reads a step's result, nil for none.
+func (b *bench) result(step *contracts.Step) *contracts.StepResult {
+	b.t.Helper()
+	data, err := os.ReadFile(filepath.Join(b.root, step.Folder, "steps", step.Step+".json"))
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	result := new(contracts.StepResult)
+	if err := json.Unmarshal(data, result); err != nil {
+		b.t.Fatal(err)
+	}
+	return result
+}
+
+// do asks for a step and returns its result.
+func (b *bench) do(step *contracts.Step) *contracts.StepResult {
+	b.t.Helper()
+	b.ask(step)
+	b.await(step)
+	return b.result(step)
+}
+
+// drained waits until no step is left on the stream.
+func (b *bench) drained() {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), timeout)
+	defer cancel()
+	stream, err := b.bus.JetStream().Stream(ctx, contracts.StreamTransfers)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if info.State.Msgs == 0 {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			b.t.Fatalf("%d steps are left", info.State.Msgs)
+		}
+	}
+}
+
+// awaitRequest waits for a request that Girder has dealt with.
+func (b *bench) awaitRequest(match func(girdersim.Request) bool) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), timeout)
+	defer cancel()
+	if _, err := b.sim.AwaitRequest(ctx, match); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) uploaded(name string) string {
+	b.t.Helper()
+	for _, file := range b.sim.Files(b.item.ID) {
+		if file.Name != name {
+			continue
+		}
+		content, err := b.sim.OpenFile(file.ID)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		defer content.Close()
+		data, err := io.ReadAll(content)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		return string(data)
+	}
+	return ""
+}
