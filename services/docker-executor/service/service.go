@@ -160,6 +160,7 @@ func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) erro
 	group.Go(func() error {
 		return ended(outer, b.ListenRevokes(outer, func() { close(listening) }, x.Revoke))
 	})
+	group.Go(func() error { return sweep(outer, x) })
 	group.Go(func() error {
 		defer finish()
 		select {
@@ -192,6 +193,26 @@ func recoverUntilDone(ctx context.Context, x *executor.Executor) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-time.After(time.Second):
+		}
+	}
+}
+
+// sweepInterval is how often the folders of dead executors are looked for:
+// another executor of the node may have died, or an engine that was away kept
+// an attempt of our own from being removed.
+const sweepInterval = time.Minute
+
+func sweep(ctx context.Context, x *executor.Executor) error {
+	ticker := time.NewTicker(sweepInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if err := x.Recover(ctx); err != nil && ctx.Err() == nil {
+				zerolog.Ctx(ctx).Warn().Err(err).Msg("what a dead executor left is not removed yet, trying again")
+			}
 		}
 	}
 }

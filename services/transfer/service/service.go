@@ -74,7 +74,7 @@ func (t *transfer) serve(ctx context.Context) error {
 		return err
 	}
 	consumer := contracts.TransferConsumer(t.node)
-	if _, err := t.bus.ApplyConsumer(ctx, consumer); err != nil {
+	if err := t.bus.DeclareConsumer(ctx, consumer); err != nil {
 		return err
 	}
 	health := telemetry.NewHealth()

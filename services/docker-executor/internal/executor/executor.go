@@ -55,6 +55,9 @@ const (
 	giveBack = 5 * time.Second
 	// cleanTimeout bounds the removal of what an attempt leaves.
 	cleanTimeout = 2 * time.Minute
+	// endTimeout is how long an attempt that was stopped may take to write its
+	// end, beyond its grace.
+	endTimeout = 15 * time.Second
 )
 
 // Run takes work until ctx ends, then waits for the attempts that run, at most
@@ -83,14 +86,17 @@ func (e *Executor) Run(ctx context.Context) error {
 			e.serve(running, lifetime, msg)
 		})
 	}
-	e.drain(&attempts, stop)
+	e.drain(&attempts, stop, kill)
 	return context.Cause(ctx)
 }
 
-// drain waits for attempts, and makes them end when that takes too long.
-func (e *Executor) drain(attempts *sync.WaitGroup, stop context.CancelCauseFunc) {
-	timer := time.AfterFunc(e.DrainTimeout, func() { stop(attempt.ErrStopping) })
-	defer timer.Stop()
+// drain waits for attempts, makes them end when that takes too long, and gives
+// up those that cannot write their end: the next start finds their folders.
+func (e *Executor) drain(attempts *sync.WaitGroup, stop, kill context.CancelCauseFunc) {
+	ending := time.AfterFunc(e.DrainTimeout, func() { stop(attempt.ErrStopping) })
+	defer ending.Stop()
+	giveUp := time.AfterFunc(e.DrainTimeout+e.Tools.MaxGrace+endTimeout, func() { kill(attempt.ErrStopping) })
+	defer giveUp.Stop()
 	attempts.Wait()
 }
 
@@ -205,7 +211,7 @@ func (e *Executor) handle(ctx, lifetime context.Context, msg jetstream.Msg) (don
 func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
 	task, err := contracts.ReadTask(msg.Data())
 	if err != nil {
-		return false, fmt.Errorf("read task of %s: %w", last.Job, err)
+		return e.reject(lifetime, last, err)
 	}
 	number := last.Attempt + 1
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -220,7 +226,7 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last 
 		Container: attempt.ContainerName(last.Job, number),
 	})
 	if errors.Is(err, folder.ErrLocked) {
-		return false, errLeftToOwner
+		return false, nil // somebody looks through the folders right now, or claims: its next delivery tells
 	}
 	if err != nil {
 		return false, err
@@ -248,6 +254,18 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last 
 		log.Warn().Err(cleanErr).Msg("attempt left something behind, the next start removes it")
 	}
 	return done, nil
+}
+
+// reject ends a job whose task this executor cannot read: offered again and
+// again it would never end.
+func (e *Executor) reject(lifetime context.Context, last *bus.Seen, cause error) (done bool, err error) {
+	_, err = e.Tools.Bus.Append(lifetime, last.Job, last, &contracts.Failed{
+		Kind: contracts.FailureRejected, Message: fmt.Sprintf("the executor cannot read the task: %v", cause),
+	})
+	if errors.Is(err, bus.ErrOvertaken) {
+		err = nil
+	}
+	return err == nil, err
 }
 
 // contest is rule 3 of a job's life: a redelivery is no proof that the owner

@@ -36,7 +36,7 @@ func (e *Executor) ownerIsGone(ctx context.Context, last *bus.Seen) (bool, error
 		reply, err := bus.Ask[contracts.OwnsReply](asking, e.Tools.Bus, contracts.OwnsSubject(owner), contracts.OwnsRequest{Job: last.Job, Attempt: last.Attempt})
 		cancel()
 		if err == nil {
-			return !reply.Owns && owner != e.Tools.Executor, nil
+			return !reply.Owns, nil
 		}
 		if ctx.Err() != nil {
 			return false, context.Cause(ctx)
@@ -72,7 +72,7 @@ func (e *Executor) owner(ctx context.Context, last *bus.Seen) (contracts.Executo
 func (e *Executor) takeOver(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
 	task, err := contracts.ReadTask(msg.Data())
 	if err != nil {
-		return false, fmt.Errorf("read task of %s: %w", last.Job, err)
+		return e.reject(lifetime, last, err)
 	}
 	if last.Type == contracts.EntryCanceling || last.Crashes >= task.Retry.Crashes() {
 		return true, e.endFor(ctx, last, task, "its executor is gone")

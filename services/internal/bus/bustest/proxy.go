@@ -68,8 +68,8 @@ func Start(t testing.TB, config client.Config) *Proxy {
 // Config says how to reach the server through the proxy.
 func (p *Proxy) Config() client.Config { return p.config }
 
-// Judge calls judge for each message that a client publishes from now on, one
-// at a time, before the server has it. Nil lets all pass.
+// Judge calls judge for each message that a client publishes from now on,
+// before the server has it; for one connection one at a time. Nil lets all pass.
 func (p *Proxy) Judge(judge func(subject string) Verdict) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

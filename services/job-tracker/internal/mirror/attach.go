@@ -1,0 +1,231 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/girder"
+	"github.com/gantry-worker/gantry/services/job-tracker/internal/transcript"
+)
+
+// Keys of a created Girder job among the secrets of kind job.
+const (
+	createdID      = "girder.job.created.id"
+	createdURL     = "girder.job.created.url"
+	createdHandler = "girder.job.created.handler"
+	createdToken   = "girder.job.created.token"
+)
+
+// errCreateRefused says that Girder will not create the job.
+var errCreateRefused = errors.New("girder refuses to create the job")
+
+// attach creates the Girder job or takes over the one that exists, and finds
+// out what it has. A job that Girder refuses to create sets refused instead.
+func (m *mirror) attach(ctx context.Context) error {
+	spec, host, err := m.findJob(ctx)
+	if errors.Is(err, errCreateRefused) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	client, err := girder.NewJobClient(spec, girder.Options{HTTPClient: host.client, Retry: singly, Logger: *zerolog.Ctx(ctx)})
+	if err != nil {
+		return &badTaskError{err}
+	}
+	if !m.isAttached() {
+		m.client, m.host = client, host
+		close(m.attached)
+	}
+	job, err := m.patiently(ctx, m.client.Get)
+	if err != nil {
+		return err
+	}
+	m.handler = contracts.GirderHandler(job.Handler)
+	m.saw(ctx, job.Status)
+	return m.resume(ctx, job)
+}
+
+// resume goes on behind the log that Girder has.
+func (m *mirror) resume(ctx context.Context, job girder.Job) error {
+	cursor := m.noted.Cursor
+	if cursor.Attempt == 0 { // what is there was not sent by us
+		cursor = contracts.MirrorCursor{Attempt: 1}
+		for _, entry := range job.Log {
+			cursor.Characters += int64(utf8.RuneCountInString(entry))
+		}
+	}
+	m.readSeq, m.reread, m.progress, m.flushAt = 0, transcript.Position{}, newProgress{}, time.Time{}
+	var midLine bool
+	m.box, midLine = transcript.NewOutbox(m.manager.cfg.LogLimit, job.Log, cursor)
+	m.text = transcript.New(transcript.Position{Attempt: cursor.Attempt, Seq: cursor.Seq}, midLine)
+	return m.note(ctx, func(g *contracts.GirderMirror) {
+		g.Status, g.Cursor = m.status, m.box.Cursor()
+	})
+}
+
+// findJob returns how the Girder job is reached, creating it if need be.
+func (m *mirror) findJob(ctx context.Context) (girder.JobSpec, *host, error) {
+	secrets, err := m.bus.Secrets(ctx, m.job, contracts.SecretJob)
+	if err != nil {
+		return girder.JobSpec{}, nil, err
+	}
+	if info := m.task.Girder.JobInfo; info != nil {
+		return m.takeOver(ctx, info, secrets)
+	}
+	return m.create(ctx, secrets)
+}
+
+func (m *mirror) takeOver(ctx context.Context, info *contracts.GirderJobInfo, secrets contracts.Secrets) (girder.JobSpec, *host, error) {
+	url, err := girder.Rewrite(strings.TrimRight(info.URL, "/"), m.manager.cfg.GirderAPIURL)
+	if err != nil {
+		return girder.JobSpec{}, nil, &badTaskError{err}
+	}
+	headers := make(map[string]string, len(info.Headers))
+	for name, secret := range info.Headers {
+		if headers[name], err = secret.Resolve(secrets); err != nil {
+			return girder.JobSpec{}, nil, &badTaskError{err}
+		}
+	}
+	host, err := m.manager.hosts.of(url)
+	if err != nil {
+		return girder.JobSpec{}, nil, &badTaskError{err}
+	}
+	id := url[strings.LastIndex(url, "/")+1:]
+	ref := contracts.GirderJobRef{ID: id, URL: info.URL}
+	if _, err := m.bus.PutGirderJob(ctx, m.job, 0, ref); err != nil && !errors.Is(err, bus.ErrOvertaken) {
+		return girder.JobSpec{}, nil, err
+	}
+	err = m.note(ctx, func(g *contracts.GirderMirror) { g.ID, g.URL = id, info.URL })
+	return girder.JobSpec{Method: info.Method, URL: url, Reference: id, Headers: headers}, host, err
+}
+
+// create makes the Girder job, or finds the one that was made before a crash.
+//
+// The first word on the Girder job's subject is that it is being created; then
+// its token is stored as a secret, then its id is told. A crash before the token
+// is stored, or an answer of Girder that was lost, may leave a Girder job that
+// nobody knows of: with the token that creates, Girder shows nothing of what it
+// created, and the job's celeryTaskId it shows to site admins only. So whether
+// there is one cannot be known, and another one is created. What may be left is
+// an inactive job without a log.
+func (m *mirror) create(ctx context.Context, secrets contracts.Secrets) (girder.JobSpec, *host, error) {
+	api, err := girder.Rewrite(strings.TrimRight(m.task.Girder.APIURL, "/"), m.manager.cfg.GirderAPIURL)
+	if err != nil {
+		return girder.JobSpec{}, nil, &badTaskError{err}
+	}
+	host, err := m.manager.hosts.of(api)
+	if err != nil {
+		return girder.JobSpec{}, nil, &badTaskError{err}
+	}
+	ref, seq, err := m.bus.GirderJob(ctx, m.job)
+	if err != nil {
+		return girder.JobSpec{}, nil, err
+	}
+	if ref == nil {
+		ref = &contracts.GirderJobRef{Creating: true}
+		if seq, err = m.bus.PutGirderJob(ctx, m.job, 0, *ref); err != nil {
+			return girder.JobSpec{}, nil, err
+		}
+	}
+	if ref.Refused != "" {
+		return girder.JobSpec{}, nil, m.refuse(ctx, ref.Refused)
+	}
+	if secrets[createdID] == "" {
+		if m.host == nil {
+			m.host = host
+		}
+		made, err := m.post(ctx, api, secrets)
+		if err != nil {
+			return girder.JobSpec{}, nil, m.whyNotCreated(ctx, seq, err)
+		}
+		if secrets, err = m.keep(ctx, secrets, made); err != nil {
+			return girder.JobSpec{}, nil, err
+		}
+	}
+	id := secrets[createdID]
+	if ref.ID == "" {
+		ref = &contracts.GirderJobRef{ID: id, URL: secrets[createdURL], Handler: contracts.GirderHandler(secrets[createdHandler])}
+		if _, err := m.bus.PutGirderJob(ctx, m.job, seq, *ref); err != nil {
+			return girder.JobSpec{}, nil, err
+		}
+	}
+	spec := girder.JobSpec{URL: api + "/job/" + id, Reference: id, Headers: map[string]string{girder.TokenHeader: secrets[createdToken]}}
+	err = m.note(ctx, func(g *contracts.GirderMirror) { g.ID, g.URL = ref.ID, ref.URL })
+	return spec, host, err
+}
+
+func (m *mirror) post(ctx context.Context, api string, secrets contracts.Secrets) (girder.Job, error) {
+	wanted := m.task.Girder.Job
+	token, err := wanted.Token.Resolve(secrets)
+	if err != nil {
+		return girder.Job{}, &badTaskError{err}
+	}
+	client, err := girder.New(girder.Options{APIURL: api, Token: token, HTTPClient: m.host.client, Retry: singly, Logger: *zerolog.Ctx(ctx)})
+	if err != nil {
+		return girder.Job{}, &badTaskError{err}
+	}
+	fields := map[string]any{"celeryTaskId": m.job}
+	for name, value := range wanted.OtherFields {
+		fields[name] = value
+	}
+	other, err := json.Marshal(fields, json.Deterministic(true))
+	if err != nil {
+		return girder.Job{}, &badTaskError{err}
+	}
+	request := girder.NewJob{
+		Title: m.task.Title(), Type: wanted.Type, Handler: string(contracts.HandlerCelery), Public: wanted.Public, OtherFields: []byte(other),
+	}
+	if request.Type == "" {
+		request.Type = m.task.Name
+	}
+	return m.patiently(ctx, func(ctx context.Context) (girder.Job, error) { return client.CreateJob(ctx, request) })
+}
+
+// keep stores how a created job is reached, beside the secrets that are there.
+func (m *mirror) keep(ctx context.Context, secrets contracts.Secrets, made girder.Job) (contracts.Secrets, error) {
+	kept := contracts.Secrets{createdID: string(made.ID), createdHandler: made.Handler}
+	if made.Spec != nil {
+		kept[createdURL], kept[createdToken] = made.Spec.URL, made.Spec.Headers[girder.TokenHeader]
+	}
+	for name, value := range secrets {
+		kept[name] = value
+	}
+	return kept, m.bus.PutSecrets(ctx, m.job, contracts.SecretJob, kept)
+}
+
+// whyNotCreated tells a refusal, which is the task's fault, from everything else.
+func (m *mirror) whyNotCreated(ctx context.Context, seq uint64, err error) error {
+	var refusal *girder.Error
+	if !errors.As(err, &refusal) || girder.IsTemporary(err) {
+		return err
+	}
+	sentence := fmt.Sprintf("Girder refuses to create the job: %v", err)
+	if errors.Is(err, girder.ErrUnauthorized) || errors.Is(err, girder.ErrForbidden) {
+		sentence = fmt.Sprintf("girder.job.token: Girder refuses to create the job, the token needs the scope jobs.rest.create_job (%v)", err)
+	}
+	if _, err := m.bus.PutGirderJob(ctx, m.job, seq, contracts.GirderJobRef{Refused: sentence}); err != nil {
+		return err
+	}
+	return m.refuse(ctx, sentence)
+}
+
+func (m *mirror) refuse(ctx context.Context, sentence string) error {
+	if !m.isAttached() {
+		m.refused = sentence
+		close(m.attached)
+	}
+	if err := m.note(ctx, func(g *contracts.GirderMirror) { g.Problem = sentence }); err != nil {
+		return err
+	}
+	return errCreateRefused
+}

@@ -1,0 +1,59 @@
+package mirror
+
+import (
+	"net/http"
+	"net/url"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"github.com/gantry-worker/gantry/services/internal/girder"
+)
+
+const (
+	// requestsAtOnce bounds the requests to one Girder that are under way.
+	requestsAtOnce = 8
+	// pollsPerSecond bounds how often one Girder is asked about waiting jobs.
+	pollsPerSecond = 10
+)
+
+// host is what all mirrors at one Girder share.
+type host struct {
+	requests *semaphore.Weighted
+	polls    *rate.Limiter // first come, first served: waiting jobs take turns
+	client   *http.Client
+}
+
+type hosts struct {
+	mu     sync.Mutex
+	byName map[string]*host
+}
+
+// of returns the host of a URL.
+func (h *hosts) of(rawURL string) (*host, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if known, ok := h.byName[u.Host]; ok {
+		return known, nil
+	}
+	client, err := girder.NewHTTPClient(girder.Verify{})
+	if err != nil {
+		return nil, err
+	}
+	made := &host{requests: semaphore.NewWeighted(requestsAtOnce), polls: rate.NewLimiter(pollsPerSecond, 1), client: client}
+	h.byName[u.Host] = made
+	return made, nil
+}
+
+func (h *hosts) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, host := range h.byName {
+		host.client.CloseIdleConnections()
+	}
+}

@@ -1,0 +1,200 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/girder"
+)
+
+// singly makes the client send a request once: patience is the mirror's.
+var singly = girder.Retry{Total: -1}
+
+// firstPause and longestPause stand between tries.
+const (
+	firstPause   = 200 * time.Millisecond
+	longestPause = 10 * time.Second
+)
+
+// once sends one request when it is this host's turn.
+func (m *mirror) once(ctx context.Context, request func(context.Context) (girder.Job, error)) (girder.Job, error) {
+	if err := m.host.requests.Acquire(ctx, 1); err != nil {
+		return girder.Job{}, err
+	}
+	defer m.host.requests.Release(1)
+	return request(ctx)
+}
+
+// patiently sends a request until Girder answers or patience ends.
+func (m *mirror) patiently(ctx context.Context, request func(context.Context) (girder.Job, error)) (girder.Job, error) {
+	var job girder.Job
+	retry := girder.Retry{Total: m.manager.cfg.Patience, First: firstPause, Max: longestPause}
+	err := retry.Do(ctx, func(err error, _ time.Duration) { m.troubled(ctx, err) }, func() (bool, error) {
+		var err error
+		job, err = m.once(ctx, request)
+		return false, err
+	})
+	if err != nil {
+		return job, err
+	}
+	if m.problem == "" {
+		return job, nil
+	}
+	m.problem = ""
+	return job, m.note(ctx, func(g *contracts.GirderMirror) { g.Problem = "" })
+}
+
+// troubled shows what keeps the mirror waiting.
+func (m *mirror) troubled(ctx context.Context, err error) {
+	if m.problem != "" {
+		return
+	}
+	m.problem = "Girder does not answer, tried again: " + err.Error()
+	zerolog.Ctx(ctx).Warn().Err(err).Msg("girder does not answer")
+	if err := m.note(ctx, func(g *contracts.GirderMirror) { g.Problem = m.problem }); err != nil && ctx.Err() == nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("problem not noted")
+	}
+}
+
+// saw takes in a status that Girder told.
+func (m *mirror) saw(ctx context.Context, status contracts.GirderStatus) {
+	m.status = status
+	m.poll.start()
+	if isCancel(status) && m.life.terminal == nil {
+		m.revoke(ctx, canceledInGirder)
+	}
+}
+
+// askStatus asks once; the next poll comes soon enough.
+func (m *mirror) askStatus(ctx context.Context) {
+	request := m.client.Get
+	if m.life.attempted() {
+		request = m.readQuickly // there may be a long log
+	}
+	if job, err := m.once(ctx, request); err == nil {
+		m.saw(ctx, job.Status)
+	}
+}
+
+// readQuickly reads the job without its log.
+func (m *mirror) readQuickly(ctx context.Context) (girder.Job, error) {
+	return m.client.Update(ctx, girder.JobUpdate{Retry: true})
+}
+
+// statusTries bounds how often a status is decided anew; each time somebody
+// else has changed it in between.
+const statusTries = 10
+
+// sendStatus brings the Girder job to a status, where there is a way.
+func (m *mirror) sendStatus(ctx context.Context, target contracts.GirderStatus) error {
+	for range statusTries {
+		path := contracts.GirderPath(m.handler, m.status, target)
+		if len(path) == 0 {
+			break
+		}
+		job, err := m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
+			return m.client.Update(ctx, girder.JobUpdate{Status: &path[0], Retry: true})
+		})
+		if errors.Is(err, girder.ErrValidation) {
+			job, err = m.patiently(ctx, m.client.Get)
+		}
+		if err != nil {
+			return err
+		}
+		m.saw(ctx, job.Status)
+	}
+	return m.note(ctx, func(g *contracts.GirderMirror) { g.Status = m.status })
+}
+
+// flush sends the log and progress that Girder does not have. complete says
+// that no more log will come.
+func (m *mirror) flush(ctx context.Context, complete bool) error {
+	m.flushAt = time.Time{}
+	for entry := m.box.Next(complete); entry != ""; entry = m.box.Next(complete) {
+		if err := m.sendLog(ctx, entry); err != nil {
+			return err
+		}
+	}
+	if m.progress.value != nil {
+		progress := progressOf(m.progress.value)
+		job, err := m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
+			return m.client.Update(ctx, girder.JobUpdate{Progress: progress, Retry: true})
+		})
+		if err != nil {
+			return err
+		}
+		m.progress.value = nil
+		m.saw(ctx, job.Status)
+	}
+	return m.note(ctx, func(g *contracts.GirderMirror) { g.Status, g.Cursor = m.status, m.box.Cursor() })
+}
+
+// sendLog appends one entry to Girder's log, exactly once, and with it what is
+// new of the progress.
+func (m *mirror) sendLog(ctx context.Context, entry string) error {
+	if m.box.Crowded() {
+		if err := m.joinLog(ctx); err != nil {
+			return err
+		}
+		entry = m.box.Next(true) // it may be larger now
+	}
+	update := girder.JobUpdate{Log: entry}
+	if m.progress.value != nil {
+		update.Progress = progressOf(m.progress.value)
+	}
+	unknown := false
+	job, err := m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
+		if unknown {
+			job, err := m.client.Get(ctx)
+			if err != nil || m.box.Found(job.Log, entry) {
+				return job, err
+			}
+		}
+		unknown = true
+		job, err := m.client.Update(ctx, update)
+		if err == nil {
+			m.box.Sent(entry)
+		}
+		return job, err
+	})
+	if err != nil {
+		return err
+	}
+	m.progress.value = nil
+	m.saw(ctx, job.Status)
+	return nil
+}
+
+// joinLog puts all entries of Girder's log into one: the more there are, the
+// smaller a new one must be for Girder to keep them all.
+func (m *mirror) joinLog(ctx context.Context) error {
+	job, err := m.patiently(ctx, m.client.Get)
+	if err != nil {
+		return err
+	}
+	all := strings.Join(job.Log, "")
+	if _, err = m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
+		return m.client.Update(ctx, girder.JobUpdate{Log: all, Overwrite: true, Retry: true})
+	}); err != nil {
+		return fmt.Errorf("join log: %w", err)
+	}
+	m.box.Joined(int64(utf8.RuneCountInString(all)))
+	return nil
+}
+
+// progressOf leaves out what is not a number, which the client does as well:
+// Girder could not show such a job any more.
+func progressOf(p *contracts.Progress) girder.Progress {
+	progress := girder.Progress{Total: p.Total, Current: p.Current}
+	if p.Message != "" {
+		progress.Message = &p.Message
+	}
+	return progress
+}

@@ -1,0 +1,152 @@
+package projection
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+// apply changes the projection of a job by an entry of its life, whose stream
+// sequence is seq. It reports false for an entry that was applied before.
+func apply(job *contracts.Job, entry *contracts.Entry, seq uint64) bool {
+	if seq <= job.LifeSeq {
+		return false
+	}
+	job.LifeSeq = seq
+	job.Status = contracts.StatusAfter(job.Status, entry)
+	job.Attempt, job.Crashes, job.Failures = entry.Attempt, entry.Crashes, entry.Failures
+	applyData(job, entry)
+	if entry.Terminal() {
+		job.EndedAt = entry.Time
+	}
+	job.History = append(job.History, contracts.HistoryEntry{
+		Type: entry.Type, Attempt: entry.Attempt, Time: entry.Time, Source: entry.Source, Detail: detail(entry),
+	})
+	if extra := len(job.History) - contracts.MaxHistory; extra > 0 {
+		job.History = slices.Delete(job.History, 1, 1+extra) // how it began stays
+	}
+	return true
+}
+
+func applyData(job *contracts.Job, entry *contracts.Entry) {
+	switch data := entry.Data.(type) {
+	case *contracts.Submitted:
+		submitted(job, entry, data)
+	case *contracts.Queued:
+		job.Queue = data.Queue
+	case *contracts.Claimed:
+		newAttempt(job, data)
+	case *contracts.Adopted:
+		job.Node, job.Executor = data.Node, data.Executor
+	case *contracts.Released:
+		job.Node, job.Executor = "", ""
+	case *contracts.Started:
+		job.Container, job.StartedAt = data.Container, entry.Time
+	case *contracts.Pushed:
+		job.Outputs = append(job.Outputs, data.Files...)
+	case *contracts.Canceling:
+		job.Message = data.Reason
+	case *contracts.Succeeded:
+		job.ExitCode, job.Timings = &data.ExitCode, data.Timings
+		if data.Outputs != nil {
+			job.Outputs = data.Outputs
+		}
+	case *contracts.Failed:
+		job.ExitCode, job.Timings = data.ExitCode, data.Timings
+		job.Failure, job.Message = data.Kind, data.Message
+	case *contracts.Canceled:
+		job.Message = cmp.Or(data.Reason, job.Message)
+	}
+}
+
+func submitted(job *contracts.Job, entry *contracts.Entry, data *contracts.Submitted) {
+	task := data.Task
+	job.ID, job.Task, job.Title, job.Labels = entry.Job, task.Name, task.Title(), task.Labels
+	job.Queue, job.Priority = task.QueueOrDefault(), defaultPriority
+	if task.Docker != nil {
+		job.Image = task.Docker.Image
+	}
+	if task.Priority != nil {
+		job.Priority = *task.Priority
+	}
+	job.SubmittedAt = data.SubmittedAt
+	if job.SubmittedAt.IsZero() {
+		job.SubmittedAt = entry.Time
+	}
+	if task.HasGirderJob() && job.Girder == nil {
+		job.Girder = &contracts.GirderMirror{}
+	}
+}
+
+// defaultPriority is that of a task which names none.
+const defaultPriority = 5
+
+// newAttempt forgets what the attempt before said of itself.
+func newAttempt(job *contracts.Job, data *contracts.Claimed) {
+	job.Node, job.Executor, job.Container = data.Node, data.Executor, ""
+	job.StartedAt = time.Time{}
+	job.Phase, job.Progress, job.ExitCode = nil, nil, nil
+	job.Failure, job.Message, job.Outputs = "", "", nil
+	job.Timings = contracts.Timings{}
+}
+
+// detail says in a phrase what an entry means.
+func detail(entry *contracts.Entry) string {
+	switch data := entry.Data.(type) {
+	case *contracts.Submitted:
+		return data.Task.Title()
+	case *contracts.Queued:
+		phrase := fmt.Sprintf("in queue %s, priority %s", data.Queue, data.Lane)
+		if data.Reason == contracts.QueuedRetry {
+			phrase += ", to be tried again"
+		}
+		return phrase
+	case *contracts.Claimed:
+		return fmt.Sprintf("by executor %s on node %s", data.Executor, data.Node)
+	case *contracts.Adopted:
+		return fmt.Sprintf("executor %s on node %s goes on with it", data.Executor, data.Node)
+	case *contracts.Released:
+		return fmt.Sprintf("given back by executor %s on node %s", data.Executor, data.Node)
+	case *contracts.Started:
+		return "container " + data.Container[:min(12, len(data.Container))]
+	case *contracts.Canceling:
+		return by(data.By, data.Reason)
+	case *contracts.Pushing:
+		return "outputs on their way to Girder"
+	case *contracts.Pushed:
+		return fmt.Sprintf("output %d is in Girder (%d files)", data.Index, len(data.Files))
+	case *contracts.Succeeded:
+		return fmt.Sprintf("exit code %d", data.ExitCode)
+	case *contracts.Failed:
+		return failure(data)
+	case *contracts.Canceled:
+		return by(data.By, data.Reason)
+	default:
+		return "written by a newer version"
+	}
+}
+
+func failure(data *contracts.Failed) string {
+	phrase := fmt.Sprintf("%s: %s", data.Kind, data.Message)
+	if data.OOMKilled {
+		phrase += " (out of memory)"
+	}
+	if data.WillRetry {
+		phrase += ", tried again at " + data.RetryAt.UTC().Format(time.RFC3339)
+	}
+	return phrase
+}
+
+func by(who, reason string) string {
+	switch {
+	case who == "":
+		return reason
+	case reason == "":
+		return "by " + who
+	default:
+		return fmt.Sprintf("by %s: %s", who, reason)
+	}
+}

@@ -1,0 +1,59 @@
+// Package projection builds, from lives and notes, what queries answer: one
+// value per job in the bucket of jobs.
+//
+// A message on JOBS is taken as word that a job's life went on. Whoever handles
+// it reads the life from the last entry that was applied, in order, so that
+// neither a redelivery nor a message that was overtaken changes the order or
+// leaves anything out. Phase and progress come from notes, which are hints: they
+// are collected and stored twice a second at most.
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// workers is how many jobs are brought up to date at a time.
+const workers = 8
+
+// Run keeps the projection until the context ends. One instance runs it at a
+// time; should there be two, none undoes what the other did.
+func Run(ctx context.Context, b *bus.Bus) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return b.WorkSubjects(ctx, contracts.ProjectionConsumer, workers, func(ctx context.Context, subject string) error {
+			job := contracts.JobOfSubject(subject)
+			if subject != contracts.LifeSubject(job) {
+				return nil // the mirror wrote it, and what it means
+			}
+			return CatchUp(ctx, b, job)
+		})
+	})
+	group.Go(func() error { return newNotes(b).run(ctx) })
+	return group.Wait()
+}
+
+// CatchUp applies every entry of a job's life that was not applied yet.
+func CatchUp(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
+	var unread error
+	_, err := b.UpdateProjection(ctx, job, func(projection *contracts.Job) bool {
+		changed := false
+		for {
+			var next *bus.Seen
+			if next, unread = b.EntryAfter(ctx, job, projection.LifeSeq); unread != nil || next == nil {
+				return changed
+			}
+			changed = apply(projection, next.Entry, next.Seq) || changed
+		}
+	})
+	if err = errors.Join(err, unread); err != nil {
+		return fmt.Errorf("project %s: %w", job, err)
+	}
+	return nil
+}

@@ -1,0 +1,136 @@
+// Package service is the job-tracker: what people see of a job.
+//
+// Several may run. One of them leads: it keeps the projection and the mirrors in
+// Girder and answers the gate. All of them answer queries.
+package service
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/config"
+	"github.com/gantry-worker/gantry/services/internal/telemetry"
+	"github.com/gantry-worker/gantry/services/job-tracker/internal/mirror"
+	"github.com/gantry-worker/gantry/services/job-tracker/internal/projection"
+	"github.com/gantry-worker/gantry/services/job-tracker/internal/query"
+)
+
+const name = "job-tracker"
+
+// Config of a job-tracker.
+type Config struct {
+	telemetry.Settings
+	NATS client.Config `embed:"" prefix:"nats-"`
+
+	GirderAPIURL     string        `name:"girder-api-url" help:"Replaces the base of every Girder URL in a task, where workers reach Girder by another name than its users do." placeholder:"URL"`
+	GirderLogLimit   int64         `help:"How much log Girder gets of one job, in bytes: the first half and, at the end, the last half." default:"8388608"`
+	GirderPatience   time.Duration `help:"How long a Girder that does not answer is asked again. Its tokens live seven days." default:"168h"`
+	SecretsRetention time.Duration `help:"How long the secrets of a failed job are kept." default:"24h"`
+	LeaseTTL         time.Duration `help:"How soon a standby takes over from a leader that is gone." default:"6s" name:"lease-ttl"`
+
+	// SweepInterval is the time between two looks for secrets to delete.
+	SweepInterval time.Duration `kong:"-"`
+	// OnReady is called once, when queries are answered.
+	OnReady func() `kong:"-"`
+}
+
+// minLogLimit leaves room for both halves and the line between them.
+const minLogLimit = 64 << 10
+
+// Validate checks the options.
+func (c Config) Validate() error {
+	switch {
+	case c.GirderLogLimit < minLogLimit || c.GirderLogLimit > 12<<20:
+		return fmt.Errorf("girder_log_limit: %d is not between 65536 and 12582912; Girder's database takes no more", c.GirderLogLimit)
+	case c.LeaseTTL < time.Second:
+		return fmt.Errorf("lease_ttl: %s is less than 1s", c.LeaseTTL)
+	case c.GirderPatience <= 0:
+		return fmt.Errorf("girder_patience: %s is not positive", c.GirderPatience)
+	}
+	return nil
+}
+
+// Run tracks jobs until the context ends.
+func Run(ctx context.Context, cfg Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	id := contracts.NewToken()[:8]
+	ctx = zerolog.Ctx(ctx).With().Str("instance", id).Logger().WithContext(ctx)
+	b, err := bus.Open(ctx, cfg.NATS, name, id)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	health := telemetry.NewHealth()
+	health.Register("nats", func(context.Context) error { return b.Connected() })
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return health.Serve(ctx, cfg.HealthAddress) })
+	group.Go(func() error {
+		if err := b.AwaitTopology(ctx); err != nil {
+			return err
+		}
+		return track(ctx, b, id, cfg)
+	})
+	err = group.Wait()
+	if bus.IsStopped(ctx, err) {
+		return nil
+	}
+	return err
+}
+
+// sweepInterval is the time between two looks for secrets to delete.
+const sweepInterval = time.Minute
+
+func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
+	started := time.Now().UTC()
+	if cfg.SweepInterval == 0 {
+		cfg.SweepInterval = sweepInterval
+	}
+	mirrors := mirror.NewManager(b, mirror.Config{
+		GirderAPIURL: cfg.GirderAPIURL, LogLimit: cfg.GirderLogLimit, SecretsRetention: cfg.SecretsRetention,
+		Patience: cfg.GirderPatience, Sweep: cfg.SweepInterval,
+	})
+	index := query.NewIndex(b)
+	ready := make(chan struct{})
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return index.Run(ctx, func() { close(ready) }) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ready:
+		}
+		if cfg.OnReady != nil {
+			cfg.OnReady()
+		}
+		return b.Serve(ctx, "Jobs and running services.", index.Endpoints()...)
+	})
+	group.Go(func() error {
+		return b.Announce(ctx, func() contracts.Instance {
+			return contracts.Instance{Service: name, ID: id, Version: config.Version(), Started: started}
+		})
+	})
+	group.Go(func() error {
+		return b.Lead(ctx, name, id, cfg.LeaseTTL, func(ctx context.Context) error { return lead(ctx, b, mirrors) })
+	})
+	return group.Wait()
+}
+
+// lead does what one job-tracker does for all.
+func lead(ctx context.Context, b *bus.Bus, mirrors *mirror.Manager) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return projection.Run(ctx, b) })
+	group.Go(func() error { return mirrors.Run(ctx) })
+	group.Go(func() error {
+		return b.Serve(ctx, "The gate before an attempt.", bus.NewEndpoint(contracts.JobsGateSubject, mirrors.Gate))
+	})
+	return group.Wait()
+}

@@ -1,0 +1,250 @@
+// Package rig is what benchmarks run on: a Gantry in a process of its own with
+// its data in a temporary folder, the container engine, and a small image.
+package rig
+
+import (
+	"archive/tar"
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/image"
+	docker "github.com/docker/docker/client"
+	"github.com/go-json-experiment/json"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
+)
+
+// Image is the reference of the image: a static busybox and nothing else.
+const Image = "gantry-bench:latest"
+
+// busybox is where Debian's busybox-static puts its binary.
+const busybox = "/bin/busybox"
+
+// Slots is how many tasks Gantry runs at once.
+const Slots = 2
+
+// Rig is ready for benchmarks.
+type Rig struct {
+	Client *client.Client
+	Docker *docker.Client
+	gantry *exec.Cmd
+	folder string
+}
+
+// Start starts Gantry and builds the image.
+func Start(ctx context.Context, gantry string) (*Rig, error) {
+	r := new(Rig)
+	if err := r.start(ctx, gantry); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *Rig) start(ctx context.Context, gantry string) error {
+	var err error
+	if r.Docker, err = docker.NewClientWithOpts(docker.FromEnv, docker.WithAPIVersionNegotiation()); err != nil {
+		return fmt.Errorf("find Docker: %w", err)
+	}
+	if err := r.importImage(ctx); err != nil {
+		return err
+	}
+	if r.folder, err = os.MkdirTemp("", "gantry-bench-"); err != nil {
+		return err
+	}
+	return r.startGantry(ctx, gantry)
+}
+
+// startGantry returns when the server's address is known and a client can ask.
+func (r *Rig) startGantry(ctx context.Context, gantry string) error {
+	log, err := os.Create(filepath.Join(r.folder, "gantry.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close() //nolint:errcheck // the process has its own descriptor
+	r.gantry = exec.Command(gantry, "up", "--data", r.folder, "--nats-port", "0", "--slots", fmt.Sprint(Slots))
+	r.gantry.Stdout, r.gantry.Stderr = log, log
+	if err := r.gantry.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", gantry, err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+		if r.connect(ctx) == nil {
+			if workers, err := r.Client.Workers(ctx); err == nil && ready(workers) {
+				return nil
+			}
+		}
+	}
+	return errors.Join(errors.New("gantry up is not ready after 30 s"), r.tail(log.Name()))
+}
+
+func ready(workers []contracts.Instance) bool {
+	for _, worker := range workers {
+		if worker.Service == "docker-executor" {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *Rig) connect(ctx context.Context) error {
+	if r.Client != nil {
+		return nil
+	}
+	data, err := os.ReadFile(filepath.Join(r.folder, "nats.json"))
+	if err != nil {
+		return err
+	}
+	var found struct {
+		URL   string `json:"url"`
+		Token string `json:"token"`
+	}
+	if err := json.Unmarshal(data, &found); err != nil {
+		return err
+	}
+	r.Client, err = client.Connect(ctx, client.Config{URL: found.URL, Token: found.Token, Name: "bench"})
+	return err
+}
+
+// tail returns the end of a log as an error, to be read by a person.
+func (r *Rig) tail(file string) error {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // only read
+	var last []string
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		last = append(last, lines.Text())
+		last = last[max(0, len(last)-10):]
+	}
+	return fmt.Errorf("its log ends with: %q", last)
+}
+
+// importImage makes the image from the static busybox of this machine.
+func (r *Rig) importImage(ctx context.Context) error {
+	program, err := os.ReadFile(busybox)
+	if err != nil {
+		return fmt.Errorf("the image needs Debian's busybox-static: %w", err)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	err = w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))})
+	if err == nil {
+		_, err = w.Write(program)
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		return err
+	}
+	reply, err := r.Docker.ImageImport(ctx, image.ImportSource{Source: &layer, SourceName: "-"}, Image,
+		image.ImportOptions{Changes: []string{`ENTRYPOINT ["/bin/busybox"]`}})
+	if err != nil {
+		return fmt.Errorf("import image: %w", err)
+	}
+	_, err = io.Copy(io.Discard, reply)
+	return errors.Join(err, reply.Close())
+}
+
+// Close stops Gantry and removes what the rig made.
+func (r *Rig) Close() {
+	if r.Client != nil {
+		r.Client.Close()
+	}
+	if r.gantry != nil {
+		_ = r.gantry.Process.Signal(syscall.SIGTERM)
+		_ = r.gantry.Wait()
+	}
+	if r.folder != "" {
+		_ = os.RemoveAll(r.folder)
+	}
+	if r.Docker != nil {
+		_ = r.Docker.Close()
+	}
+}
+
+// Task is a task that runs the image with arguments, without a network.
+func Task(args ...string) *contracts.Task {
+	task := &contracts.Task{
+		Name: contracts.TaskDockerRun,
+		Docker: &contracts.DockerRun{
+			Image: Image, Pull: contracts.PullNever,
+			Options: contracts.DockerOptions{NetworkMode: "none"},
+		},
+	}
+	for _, arg := range args {
+		task.Docker.Args = append(task.Docker.Args, contracts.Arg{Text: arg})
+	}
+	return task
+}
+
+// Run submits a task and waits for its end, which has to be a success.
+func (r *Rig) Run(ctx context.Context, task *contracts.Task) error {
+	job, err := r.Client.Submit(ctx, task)
+	if err != nil {
+		return err
+	}
+	end, err := r.Client.Wait(ctx, job)
+	if err != nil {
+		return err
+	}
+	if end.Type != contracts.EntrySucceeded {
+		return fmt.Errorf("job %s %s: %+v", job, end.Type, end.Data)
+	}
+	return nil
+}
+
+// Bare runs the same container by the engine's own calls: create, start, wait,
+// remove.
+func (r *Rig) Bare(ctx context.Context, args ...string) error {
+	folder, err := os.MkdirTemp(r.folder, "bare-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder) //nolint:errcheck // the rig's folder goes as a whole
+	id, err := r.create(ctx, folder, args)
+	if err != nil {
+		return err
+	}
+	if err := r.Docker.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
+		return err
+	}
+	ended, failed := r.Docker.ContainerWait(ctx, id, container.WaitConditionNotRunning)
+	select {
+	case <-ended:
+	case err := <-failed:
+		return err
+	}
+	return r.Docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true})
+}
+
+// create makes the container that Gantry would make: with an init, a folder
+// mounted, a log that keeps every byte, and no network.
+func (r *Rig) create(ctx context.Context, folder string, args []string) (string, error) {
+	withInit := true
+	created, err := r.Docker.ContainerCreate(ctx,
+		&container.Config{Image: Image, Cmd: args},
+		&container.HostConfig{
+			NetworkMode: "none", Init: &withInit, Binds: []string{folder + ":/mnt/volume"},
+			LogConfig: container.LogConfig{Type: "local"},
+		}, nil, nil, "")
+	return created.ID, err
+}
+
+// StartBare starts a container and leaves it running.
+func (r *Rig) StartBare(ctx context.Context, args ...string) (string, error) {
+	id, err := r.create(ctx, r.folder, args)
+	if err != nil {
+		return "", err
+	}
+	return id, r.Docker.ContainerStart(ctx, id, container.StartOptions{})
+}

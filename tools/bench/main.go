@@ -1,0 +1,120 @@
+// Command bench measures Gantry against the physical limit of the same machine
+// in the same run: each figure and its limit in turn, so that a noisy machine
+// cancels out. It starts a Gantry of its own, prints a table and writes JSON.
+// Benchmarks are no tests: nothing fails on a time.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/gantry-worker/gantry/tools/bench/internal/measure"
+	"github.com/gantry-worker/gantry/tools/bench/internal/rig"
+)
+
+type arguments struct {
+	Names  []string `arg:"" optional:"" help:"Benchmarks to run: container, containers, latency, cancel; all if none is given."`
+	Gantry string   `help:"The gantry binary." default:"bin/gantry"`
+	JSON   string   `help:"File to write the results to." name:"json"`
+	Runs   int      `help:"Runs of each figure; 0 is each benchmark's own number." default:"0"`
+}
+
+type benchmark struct {
+	name string
+	run  func(context.Context, *rig.Rig, int) (measure.Result, error)
+}
+
+var benchmarks = []benchmark{
+	{"container", oneContainer},
+	{"containers", manyContainers},
+	{"latency", claimIdle},
+	{"cancel", cancelRunning},
+}
+
+func main() {
+	var args arguments
+	kong.Parse(&args, kong.Name("bench"), kong.Description("Measures Gantry against the limits of this machine."))
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, args); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args arguments) (err error) {
+	for _, name := range args.Names {
+		if !slices.ContainsFunc(benchmarks, func(b benchmark) bool { return b.name == name }) {
+			return fmt.Errorf("there is no benchmark %q", name)
+		}
+	}
+	r, err := rig.Start(ctx, args.Gantry)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var results []measure.Result
+	for _, benchmark := range benchmarks {
+		if len(args.Names) > 0 && !slices.Contains(args.Names, benchmark.name) {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%s …\n", benchmark.name)
+		result, err := benchmark.run(ctx, r, args.Runs)
+		if err != nil {
+			return fmt.Errorf("%s: %w", benchmark.name, err)
+		}
+		result.Name = benchmark.name
+		results = append(results, result)
+	}
+	show(results)
+	return write(args.JSON, results)
+}
+
+func show(results []measure.Result) {
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "benchmark\truns\tmedian\tp95\tlimit median\tlimit p95\tratio\tgoal")
+	for _, r := range results {
+		fmt.Fprintf(table, "%s\t%d\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, len(r.Gantry),
+			round(r.Gantry.Median()), round(r.Gantry.P95()), round(r.Limit.Median()), round(r.Limit.P95()), r.Compare(), r.Goal)
+	}
+	_ = table.Flush()
+	for _, r := range results {
+		fmt.Printf("%s: %s; limit: %s\n", r.Name, r.What, r.LimitWhat)
+	}
+}
+
+func round(d time.Duration) string {
+	switch {
+	case d > time.Second:
+		return d.Round(10 * time.Millisecond).String()
+	case d > 10*time.Millisecond:
+		return d.Round(100 * time.Microsecond).String()
+	default:
+		return d.Round(time.Microsecond).String()
+	}
+}
+
+func write(file string, results []measure.Result) error {
+	if file == "" {
+		return nil
+	}
+	data, err := json.MarshalIndent(results, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, append(data, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write results: %w", err)
+	}
+	fmt.Fprintln(os.Stderr, "results are in", strings.TrimSpace(file))
+	return nil
+}
