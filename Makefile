@@ -93,7 +93,7 @@ ensure-test-needs:
 
 .PHONY: test-short
 test-short: ## under a minute, without Docker
-	DOCKER_HOST=unix:///nonexistent go test -short $(PACKAGES)
+	DOCKER_HOST=unix:///nonexistent go test -short -timeout 2m $(PACKAGES)
 
 .PHONY: test
 test: fmt-check ensure-test-needs vet lint build-modules test-unit test-e2e test-compose ## everything that CI runs

@@ -79,6 +79,9 @@ func (cfg Config) options() ([]nats.Option, error) {
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.RetryOnFailedConnect(cfg.Wait),
+		// The library prints what it is told outside of any request; services
+		// set a handler that logs it.
+		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}
 	if cfg.Token != "" {
 		options = append(options, nats.Token(cfg.Token))

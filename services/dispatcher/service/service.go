@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -106,7 +105,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return d.sweeper.Run(ctx) })
 	g.Go(func() error { return d.listenRevokes(ctx) })
 	g.Go(func() error {
-		return b.Work(ctx, contracts.DueConsumer, dueWorkers, func(ctx context.Context, msg jetstream.Msg) error {
+		return b.Work(ctx, contracts.DueConsumer, dueWorkers, func(ctx context.Context, msg *bus.Message) error {
 			return retry.Handle(ctx, b, msg)
 		})
 	})
@@ -187,7 +186,7 @@ func (d *dispatcher) takeSubmissions(ctx context.Context, in *intake.Intake) err
 	if d.cfg.OnReady != nil {
 		d.cfg.OnReady()
 	}
-	return d.bus.Work(ctx, contracts.SubmitConsumer, intakeWorkers, func(ctx context.Context, msg jetstream.Msg) error {
+	return d.bus.Work(ctx, contracts.SubmitConsumer, intakeWorkers, func(ctx context.Context, msg *bus.Message) error {
 		if err := d.awaitRoom(ctx); err != nil {
 			return err
 		}

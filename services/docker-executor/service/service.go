@@ -54,18 +54,18 @@ type Config struct {
 func (c *Config) Validate() error {
 	var errs []error
 	if c.Slots < 1 {
-		errs = append(errs, fmt.Errorf("slots: %d is less than 1", c.Slots))
+		errs = append(errs, config.Invalid("slots", "must be 1 or more, is %d", c.Slots))
 	}
 	if !filepath.IsAbs(c.WorkRoot) {
-		errs = append(errs, fmt.Errorf("work_root: %q is not an absolute path", c.WorkRoot))
+		errs = append(errs, config.Invalid("work-root", "must be an absolute path, is %q", c.WorkRoot))
 	}
 	for _, queue := range c.Queues {
 		if _, err := contracts.ParseName[contracts.Queue](string(queue)); err != nil {
-			errs = append(errs, fmt.Errorf("queues: %w", err))
+			errs = append(errs, config.Invalid("queues", "%v", err))
 		}
 	}
 	if _, err := units.RAMInBytes(c.LogLimit); err != nil {
-		errs = append(errs, fmt.Errorf("log_limit: %q is not a size such as 64m", c.LogLimit))
+		errs = append(errs, config.Invalid("log-limit", "must be a size such as 64m, is %q", c.LogLimit))
 	}
 	if _, err := policy.New(c.policy()); err != nil {
 		errs = append(errs, err)
@@ -97,6 +97,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := b.AwaitTopology(ctx); err != nil {
 		return err
 	}
+	if cfg.Engine == nil {
+		eng, err := docker.New(docker.Config{})
+		if err != nil {
+			return err
+		}
+		defer eng.Close() //nolint:errcheck // drops idle connections
+		cfg.Engine = eng
+	}
 	x, err := build(ctx, cfg, b, nodeID, id)
 	if err != nil {
 		return err
@@ -117,15 +125,10 @@ func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID,
 	if err != nil {
 		return nil, fmt.Errorf("log_limit: %w", err)
 	}
-	eng := cfg.Engine
-	if eng == nil {
-		if eng, err = docker.New(docker.Config{}); err != nil {
-			return nil, err
-		}
-	}
 	tools := &attempt.Tools{
-		Bus: b, Engine: eng, Images: engine.NewImages(eng, cfg.PullIdle), Policy: allowed,
-		Node: nodeID, Executor: id, Installation: installation, MaxGrace: cfg.MaxGrace, LogLimit: limit,
+		Bus: b, Engine: cfg.Engine, Images: engine.NewImages(cfg.Engine, cfg.PullIdle), Policy: allowed,
+		Node: nodeID, Executor: id, Installation: installation,
+		Draining: ctx.Done(), MaxGrace: cfg.MaxGrace, LogLimit: limit,
 	}
 	return executor.New(executor.Settings{
 		Tools: tools, WorkRoot: cfg.WorkRoot, Queues: cfg.Queues, Slots: cfg.Slots,

@@ -15,6 +15,7 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
@@ -48,7 +49,7 @@ func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bu
 		return nil, err
 	}
 	b := &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}, consumers: map[string]jetstream.Consumer{}}
-	b.watchConnection()
+	b.watchConnection(ctx)
 	return b, nil
 }
 
@@ -96,9 +97,13 @@ func (b *Bus) ConnectedSince() time.Time {
 	return b.connectedSince
 }
 
-// watchConnection notes each reconnect.
-func (b *Bus) watchConnection() {
+// watchConnection notes each reconnect, and reports what the server says
+// outside of any request, above all that a subject is not permitted.
+func (b *Bus) watchConnection(ctx context.Context) {
 	b.connectedSince = time.Now()
+	b.Conn().SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("NATS reports an error")
+	})
 	b.Conn().SetReconnectHandler(func(*nats.Conn) {
 		b.mu.Lock()
 		defer b.mu.Unlock()

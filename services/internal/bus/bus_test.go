@@ -110,7 +110,7 @@ func TestWorkRedeliversWhatFailed(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var calls atomic.Int32
-	err := b.Work(ctx, contracts.SubmitConsumer, 2, func(context.Context, jetstream.Msg) error {
+	err := b.Work(ctx, contracts.SubmitConsumer, 2, func(context.Context, *bus.Message) error {
 		if calls.Add(1) == 1 {
 			return errors.New("not this time")
 		}
@@ -135,7 +135,7 @@ func TestWorkHoldsTheLease(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var calls atomic.Int32
-	_ = b.Work(ctx, short, 2, func(context.Context, jetstream.Msg) error {
+	_ = b.Work(ctx, short, 2, func(context.Context, *bus.Message) error {
 		calls.Add(1)
 		outlast(4 * short.AckWait)
 		cancel()

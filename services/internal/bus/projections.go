@@ -172,8 +172,8 @@ func (b *Bus) EntryAfter(ctx context.Context, job contracts.JobID, seq uint64) (
 // WorkSubjects is [Bus.Work] for handlers that need no more than the subject:
 // a message says that there is something new on it.
 func (b *Bus) WorkSubjects(ctx context.Context, consumer contracts.Consumer, workers int, handle func(ctx context.Context, subject string) error) error {
-	return b.Work(ctx, consumer, workers, func(ctx context.Context, msg jetstream.Msg) error {
-		return handle(ctx, msg.Subject())
+	return b.Work(ctx, consumer, workers, func(ctx context.Context, msg *Message) error {
+		return handle(ctx, msg.Subject)
 	})
 }
 

@@ -43,18 +43,28 @@ func (b *Bus) Serve(ctx context.Context, description string, endpoints ...Endpoi
 	if err != nil {
 		return fmt.Errorf("serve requests: %w", err)
 	}
-	var answering sync.WaitGroup
-	defer answering.Wait()
+	var (
+		mu        sync.Mutex // held where an answer begins, which none does after the end
+		answering sync.WaitGroup
+	)
 	for _, endpoint := range endpoints {
 		handler := micro.HandlerFunc(func(request micro.Request) {
-			answering.Go(func() { endpoint.serve(ctx, request) })
+			mu.Lock()
+			defer mu.Unlock()
+			if ctx.Err() == nil {
+				answering.Go(func() { endpoint.serve(ctx, request) })
+			}
 		})
 		if err := service.AddEndpoint(endpointName(endpoint.subject), handler, micro.WithEndpointSubject(endpoint.subject)); err != nil {
 			return errors.Join(fmt.Errorf("serve %s: %w", endpoint.subject, err), service.Stop())
 		}
 	}
 	<-ctx.Done()
-	return service.Stop()
+	err = service.Stop()
+	mu.Lock()
+	defer mu.Unlock()
+	answering.Wait()
+	return err
 }
 
 func (e Endpoint) serve(ctx context.Context, request micro.Request) {

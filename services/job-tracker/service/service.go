@@ -59,6 +59,9 @@ func (c Config) Validate() error {
 
 // Run tracks jobs until the context ends.
 func Run(ctx context.Context, cfg Config) error {
+	if err := config.Defaults(&cfg); err != nil {
+		return err
+	}
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -108,11 +111,9 @@ func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 			return context.Cause(ctx)
 		case <-ready:
 		}
-		if cfg.OnReady != nil {
-			cfg.OnReady()
-		}
 		return b.Serve(ctx, "Jobs and running services.", index.Endpoints()...)
 	})
+	group.Go(func() error { return tellReady(ctx, b, cfg.OnReady) })
 	group.Go(func() error {
 		return b.Announce(ctx, func() contracts.Instance {
 			return contracts.Instance{Service: name, ID: id, Version: config.Version(), Started: started}
@@ -122,6 +123,27 @@ func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 		return b.Lead(ctx, name, id, cfg.LeaseTTL, func(ctx context.Context) error { return lead(ctx, b, mirrors) })
 	})
 	return group.Wait()
+}
+
+// readyPause is the pause between two tries of an own query.
+const readyPause = 20 * time.Millisecond
+
+// tellReady calls onReady when queries are answered.
+func tellReady(ctx context.Context, b *bus.Bus, onReady func()) error {
+	if onReady == nil {
+		return nil
+	}
+	for {
+		if _, err := b.Jobs(ctx, contracts.JobFilter{Limit: 1}); err == nil {
+			onReady()
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(readyPause):
+		}
+	}
 }
 
 // lead does what one job-tracker does for all.

@@ -21,6 +21,9 @@ type Config struct {
 	Concurrency  int           `help:"Steps that run at the same time." default:"8"`
 	// GirderPatience bounds the time without any progress, not the time of a transfer.
 	GirderPatience time.Duration `help:"Give a step up when Girder has not answered for so long." default:"10m"`
+
+	// OnReady is called once, when the service takes work.
+	OnReady func() `kong:"-"`
 }
 
 // Validate reports every problem at once.

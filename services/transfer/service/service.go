@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -93,8 +92,11 @@ func (t *transfer) serve(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 		zerolog.Ctx(ctx).Info().Msg("serving steps")
-		return t.bus.Work(ctx, consumer, t.cfg.Concurrency, func(ctx context.Context, msg jetstream.Msg) error {
-			return t.handle(ctx, msg.Subject(), msg.Data())
+		if t.cfg.OnReady != nil {
+			t.cfg.OnReady()
+		}
+		return t.bus.Work(ctx, consumer, t.cfg.Concurrency, func(ctx context.Context, msg *bus.Message) error {
+			return t.handle(ctx, msg.Subject, msg.Data)
 		})
 	})
 	group.Go(func() error { return t.bus.Announce(ctx, t.describe) })

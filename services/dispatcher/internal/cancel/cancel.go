@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/bus"
@@ -58,9 +59,15 @@ func end(ctx context.Context, b *bus.Bus, revoke *contracts.Revoke) error {
 	}
 }
 
+// purgeTimeout bounds the removal of what a canceled job leaves, which is
+// brought to its end also when the dispatcher is told to stop.
+const purgeTimeout = 10 * time.Second
+
 // purge removes what would have run the job. A ready message that an executor
 // holds already tells it nothing: the life has ended.
 func purge(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), purgeTimeout)
+	defer cancel()
 	submitted, err := b.Submitted(ctx, job)
 	if err != nil {
 		return err

@@ -28,11 +28,13 @@ const maxReason = 8 << 10
 // Reason returns an error's text without what looks like a secret in it, and
 // not too long for a life or a letter.
 func Reason(err error) string {
-	reason := string(contracts.ScrubPayload([]byte(err.Error())))
-	if len(reason) <= maxReason {
-		return reason
+	reason, mark := err.Error(), ""
+	if len(reason) > maxReason {
+		// Between words: half a secret would not be recognized as one.
+		reason = reason[:maxReason]
+		reason, mark = reason[:max(0, strings.LastIndexByte(reason, ' '))], " … (cut)"
 	}
-	return strings.ToValidUTF8(reason[:maxReason], "") + " … (cut)"
+	return string(contracts.ScrubPayload([]byte(reason))) + mark
 }
 
 // Keep stores a refused submission, without what looks like a secret in it.

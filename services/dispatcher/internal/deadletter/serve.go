@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
@@ -46,15 +45,14 @@ func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLett
 	if limit <= 0 || limit > maxListed {
 		limit = maxListed
 	}
-	stream, err := b.JetStream().Stream(ctx, contracts.StreamDead)
+	first, last, err := b.Bounds(ctx, contracts.StreamDead)
 	if err != nil {
 		return nil, fmt.Errorf("list dead letters: %w", err)
 	}
-	state := stream.CachedInfo().State
 	letters, size := []client.NumberedDeadLetter{}, 0
-	for seq := state.LastSeq; seq >= state.FirstSeq && seq > 0 && len(letters) < limit && size < maxListedBytes; seq-- {
-		letter, err := read(ctx, stream, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
+	for seq := last; seq >= first && seq > 0 && len(letters) < limit && size < maxListedBytes; seq-- {
+		letter, err := read(ctx, b, seq)
+		if errors.Is(err, bus.ErrNoMessage) {
 			continue
 		}
 		if err != nil {
@@ -68,19 +66,15 @@ func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLett
 }
 
 func show(ctx context.Context, b *bus.Bus, seq uint64) (*client.NumberedDeadLetter, error) {
-	stream, err := b.JetStream().Stream(ctx, contracts.StreamDead)
-	if err != nil {
-		return nil, fmt.Errorf("show dead letter %d: %w", seq, err)
-	}
-	letter, err := read(ctx, stream, seq)
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
+	letter, err := read(ctx, b, seq)
+	if errors.Is(err, bus.ErrNoMessage) {
 		return nil, &contracts.RequestError{Code: contracts.CodeNotFound, Field: "seq", Message: fmt.Sprintf("there is no dead letter %d", seq)}
 	}
 	return letter, err
 }
 
-func read(ctx context.Context, stream jetstream.Stream, seq uint64) (*client.NumberedDeadLetter, error) {
-	msg, err := stream.GetMsg(ctx, seq)
+func read(ctx context.Context, b *bus.Bus, seq uint64) (*client.NumberedDeadLetter, error) {
+	msg, err := b.MessageAt(ctx, contracts.StreamDead, seq)
 	if err != nil {
 		return nil, fmt.Errorf("read dead letter %d: %w", seq, err)
 	}

@@ -1,6 +1,6 @@
 // Package dispatchtest is what the dispatcher's tests share: a NATS server
 // with the topology, tasks as clients publish them, and what is to be seen
-// afterwards in lives and streams.
+// afterwards in lives and queues.
 package dispatchtest
 
 import (
@@ -10,14 +10,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/queues"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/bus/bustest"
 )
 
 // Token is a secret of the tasks of this package, in a Girder token's shape.
@@ -77,43 +75,10 @@ func Encode(t testing.TB, task *contracts.Task) []byte {
 	return data
 }
 
-// Publish stores a message as any NATS client can. id is its Nats-Msg-Id.
-func Publish(t testing.TB, c *client.Client, subject, id string, data []byte) {
-	t.Helper()
-	msg := &nats.Msg{Subject: subject, Data: data, Header: nats.Header{}}
-	if id != "" {
-		msg.Header.Set(nats.MsgIdHdr, id)
-	}
-	if _, err := c.JetStream().PublishMsg(t.Context(), msg); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// Next takes the next message of a durable consumer, waiting for it.
-func Next(t testing.TB, c *client.Client, consumer contracts.Consumer) jetstream.Msg {
-	t.Helper()
-	handle, err := c.JetStream().Consumer(t.Context(), consumer.Stream, consumer.Durable)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		batch, err := handle.Fetch(1, jetstream.FetchContext(t.Context()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		for msg := range batch.Messages() {
-			return msg
-		}
-		if err := t.Context().Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // NextReady takes the next ready message of the default queue.
-func NextReady(t testing.TB, c *client.Client) jetstream.Msg {
+func NextReady(t testing.TB, c *client.Client) *bus.Message {
 	t.Helper()
-	return Next(t, c, contracts.ReadyConsumer(contracts.LaneNormal, contracts.DefaultQueue, contracts.KindDocker))
+	return bustest.Next(t, c, contracts.ReadyConsumer(contracts.LaneNormal, contracts.DefaultQueue, contracts.KindDocker))
 }
 
 // Life returns the types of a job's entries, in order, blank-separated; it is
@@ -151,34 +116,16 @@ func Await(t testing.TB, c *client.Client, job contracts.JobID, kind contracts.E
 	return nil
 }
 
-// Count returns how many messages a stream has on subjects that match filter.
-func Count(t testing.TB, c *client.Client, stream, filter string) int {
-	t.Helper()
-	handle, err := c.JetStream().Stream(t.Context(), stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	info, err := handle.Info(t.Context(), jetstream.WithSubjectFilter(filter))
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for _, count := range info.State.Subjects {
-		n += int(count)
-	}
-	return n
-}
-
 // Ready returns how many ready messages a job has.
 func Ready(t testing.TB, c *client.Client, job contracts.JobID) int {
 	t.Helper()
-	return Count(t, c, contracts.StreamReady, "tasks.ready.*.*.*."+string(job)+".*")
+	return bustest.Count(t, c, contracts.StreamReady, "tasks.ready.*.*.*."+string(job)+".*")
 }
 
 // Scheduled returns how many schedules and due messages a job has.
 func Scheduled(t testing.TB, c *client.Client, job contracts.JobID) int {
 	t.Helper()
-	return Count(t, c, contracts.StreamLater, "tasks.*."+string(job)+".*")
+	return bustest.Count(t, c, contracts.StreamLater, "tasks.*."+string(job)+".*")
 }
 
 // Attempt brings a queued job to the end of an attempt that is to be tried

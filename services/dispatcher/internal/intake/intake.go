@@ -13,8 +13,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 	"github.com/rs/zerolog"
 
@@ -46,15 +44,8 @@ type submission struct {
 }
 
 // Handle takes one submission. An error means that it is to come again.
-func (i *Intake) Handle(ctx context.Context, msg jetstream.Msg) error {
-	meta, err := msg.Metadata()
-	if err != nil {
-		return fmt.Errorf("read submission: %w", err)
-	}
-	return i.take(ctx, submission{
-		subject: msg.Subject(), payload: msg.Data(), seq: meta.Sequence.Stream, time: meta.Timestamp.UTC(),
-		msgID: msg.Headers().Get(nats.MsgIdHdr),
-	})
+func (i *Intake) Handle(ctx context.Context, msg *bus.Message) error {
+	return i.take(ctx, submission{subject: msg.Subject, payload: msg.Data, seq: msg.Seq, time: msg.Time, msgID: msg.ID})
 }
 
 func (i *Intake) take(ctx context.Context, s submission) error {

@@ -9,7 +9,6 @@ import (
 	"fmt"
 
 	"github.com/go-json-experiment/json"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
@@ -34,13 +33,13 @@ func Plan(ctx context.Context, b *bus.Bus, failed *bus.Seen) error {
 }
 
 // Handle offers a job again whose retry is due.
-func Handle(ctx context.Context, b *bus.Bus, msg jetstream.Msg) error {
-	job, what, err := contracts.ParseDue(msg.Subject())
+func Handle(ctx context.Context, b *bus.Bus, msg *bus.Message) error {
+	job, what, err := contracts.ParseDue(msg.Subject)
 	if err != nil || what != contracts.LaterRetry {
 		return nil // of a newer version, or not ours: there is nothing to wait for
 	}
 	var d due
-	if err := json.Unmarshal(msg.Data(), &d); err != nil {
+	if err := json.Unmarshal(msg.Data, &d); err != nil {
 		return fmt.Errorf("read due message of %s: %w", job, err)
 	}
 	last, err := b.Last(ctx, job)

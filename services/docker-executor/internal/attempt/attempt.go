@@ -15,6 +15,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -51,6 +53,9 @@ type Tools struct {
 	Node         contracts.NodeID
 	Executor     contracts.ExecutorID
 	Installation string
+	// Draining is closed when the executor stops: from then on no attempt begins
+	// a container, and those that have begun one go on for a while.
+	Draining <-chan struct{}
 	// MaxGrace bounds the grace that a revoke asks for.
 	MaxGrace time.Duration
 	// LogLimit is how many bytes of a log are kept.
@@ -70,6 +75,7 @@ type Attempt struct {
 	// plan and container are nil and empty until the attempt came to them.
 	plan      *plan
 	container string
+	begun     bool // the container may have run
 	logSeq    uint64
 	outputs   []contracts.GirderSent
 }
@@ -89,13 +95,14 @@ func New(tools *Tools, task *contracts.Task, claimed *bus.Seen, f *folder.Folder
 // bounds the writing of the end.
 //
 // done says that the ready message has served its purpose and is to be
-// acknowledged; else it is to be offered to somebody else.
+// acknowledged; else it is to be offered to somebody else. After
+// [ErrSuperseded] it is the new owner's, and to be left alone.
 func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	telling, stopTelling := context.WithCancel(lifetime)
 	told := make(chan struct{})
 	go func() {
 		defer close(told)
-		a.notes.Run(telling)
+		a.notes.Run(telling, lifetime)
 	}()
 	end, err := a.try(ctx, lifetime)
 	stopTelling()
@@ -103,22 +110,19 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	if err != nil {
 		end, err = a.endOf(ctx, err)
 	}
-	switch {
-	case errors.Is(err, bus.ErrOvertaken), errors.Is(err, ErrSuperseded):
-		a.log.Warn().Msg("another attempt owns the job, this one is dropped")
-		return true, nil
-	case err != nil:
-		return false, err
+	if err == nil {
+		done, err = a.write(ctx, lifetime, end)
 	}
-	return a.write(ctx, lifetime, end)
+	if errors.Is(err, bus.ErrOvertaken) || errors.Is(err, ErrSuperseded) {
+		a.log.Warn().Msg("another attempt owns the job, this one is dropped")
+		return false, ErrSuperseded
+	}
+	return done, err
 }
 
 // try does all the work, and returns how the attempt ended.
 func (a *Attempt) try(ctx, lifetime context.Context) (contracts.EntryData, error) {
-	if err := a.begin(ctx); err != nil {
-		return nil, err
-	}
-	image, err := a.prepare(ctx)
+	image, err := a.open(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -134,6 +138,31 @@ func (a *Attempt) try(ctx, lifetime context.Context) (contracts.EntryData, error
 		return nil, err
 	}
 	return &contracts.Succeeded{ExitCode: exit.Code, Outputs: a.outputs}, nil
+}
+
+// open does all that comes before the container starts. It is given up where
+// the executor stops, since somebody else can do it as well.
+func (a *Attempt) open(ctx context.Context) (engine.Image, error) {
+	opening, cancel := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-a.tools.Draining:
+			cancel(ErrStopping)
+		case <-opening.Done():
+		}
+	})
+	defer watch.Wait()
+	defer cancel(nil)
+	err := a.begin(opening)
+	var image engine.Image
+	if err == nil {
+		image, err = a.prepare(opening)
+	}
+	if cause := context.Cause(opening); cause != nil {
+		return image, cause
+	}
+	return image, err
 }
 
 // append writes the next entry of the job's life. It is not cut short by a
@@ -161,6 +190,11 @@ func (a *Attempt) begin(ctx context.Context) error {
 	if a.task.HasGirderJob() {
 		if err := a.passGate(ctx); err != nil {
 			return err
+		}
+	}
+	if a.last.Attempt > 1 {
+		if err := a.tools.Remove(ctx, a.last.Job, 0); err != nil {
+			return err // two attempts of a job never run side by side
 		}
 	}
 	a.plan, err = makePlan(a.task, a.tools, a.folder)
@@ -192,22 +226,36 @@ func (a *Attempt) passGate(ctx context.Context) error {
 
 // Clean removes everything of the attempt that is on the node.
 func (a *Attempt) Clean(ctx context.Context) error {
-	return Clean(ctx, a.tools.Engine, a.folder, a.container)
+	var err error
+	if a.container != "" {
+		err = a.tools.Engine.Remove(ctx, a.container)
+	} else {
+		err = a.tools.Remove(ctx, a.last.Job, a.folder.Attempt)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("clean up: %w", err), a.folder.Close())
+	}
+	if err := a.folder.Remove(); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	return nil
 }
 
-// Clean removes the container of an attempt, by id, or by name where the id is
-// not known, and its folder.
-func Clean(ctx context.Context, eng engine.Engine, f *folder.Folder, container string) error {
-	if container == "" {
-		container = f.Container
+// Remove removes the containers that an attempt of a job has on this engine,
+// those of all its attempts for attempt 0.
+func (t *Tools) Remove(ctx context.Context, job contracts.JobID, attempt int) error {
+	labels := map[string]string{LabelInstallation: t.Installation, LabelJob: string(job)}
+	if attempt != 0 {
+		labels[LabelAttempt] = strconv.Itoa(attempt)
 	}
-	if container != "" {
-		if err := eng.Remove(ctx, container); err != nil {
-			return errors.Join(fmt.Errorf("clean up: %w", err), f.Close())
+	found, err := t.Engine.List(ctx, labels)
+	if err != nil {
+		return err
+	}
+	for _, container := range found {
+		if err := t.Engine.Remove(ctx, container.ID); err != nil {
+			return err
 		}
-	}
-	if err := f.Remove(); err != nil {
-		return fmt.Errorf("clean up: %w", err)
 	}
 	return nil
 }

@@ -62,24 +62,36 @@ func (a *Attempt) prepare(ctx context.Context) (engine.Image, error) {
 	return image, a.create(ctx, a.spec(args))
 }
 
-// create creates the container after those of earlier attempts of the job are
-// gone from this engine: two never run side by side.
+// createPatience is how long the engine may still answer a create after the
+// attempt was told to stop: an unanswered one may yet leave a container.
+const createPatience = 10 * time.Second
+
 func (a *Attempt) create(ctx context.Context, spec engine.Spec) error {
-	if a.last.Attempt > 1 {
-		if err := a.removeOlder(ctx); err != nil {
-			return err
-		}
-	}
+	creating, cancel := outlasting(ctx, createPatience)
+	defer cancel()
 	var err error
-	a.container, err = a.tools.Engine.Create(ctx, spec)
+	a.container, err = a.tools.Engine.Create(creating, spec)
 	if errors.Is(err, engine.ErrNameConflict) {
 		// An answer that got lost: the container is ours, of this very attempt.
-		if err := a.removeOlder(ctx); err != nil {
+		if err := a.tools.Remove(ctx, a.last.Job, a.last.Attempt); err != nil {
 			return err
 		}
-		a.container, err = a.tools.Engine.Create(ctx, spec)
+		a.container, err = a.tools.Engine.Create(creating, spec)
 	}
 	return err
+}
+
+// outlasting returns a context that ends a while after ctx.
+func outlasting(ctx context.Context, patience time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	context.AfterFunc(ctx, func() {
+		select {
+		case <-longer.Done():
+		case <-time.After(patience):
+			cancel(context.Cause(ctx))
+		}
+	})
+	return longer, func() { cancel(nil) }
 }
 
 func (a *Attempt) pull(ctx context.Context) (engine.Image, error) {
@@ -92,21 +104,6 @@ func (a *Attempt) pull(ctx context.Context) (engine.Image, error) {
 	}
 	a.timings.Pulled = time.Now().UTC()
 	return image, nil
-}
-
-func (a *Attempt) removeOlder(ctx context.Context) error {
-	older, err := a.tools.Engine.List(ctx, map[string]string{
-		LabelInstallation: a.tools.Installation, LabelJob: string(a.last.Job),
-	})
-	if err != nil {
-		return err
-	}
-	for _, container := range older {
-		if err := a.tools.Engine.Remove(ctx, container.ID); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 func (a *Attempt) spec(args []string) engine.Spec {
@@ -130,9 +127,16 @@ func (a *Attempt) spec(args []string) engine.Spec {
 	}
 }
 
+// pipeDrain is how long a progress pipe is read after the container ended. On a
+// mounted folder somebody else may hold it open.
+const pipeDrain = 5 * time.Second
+
 // runContainer starts the container and returns how it ended, after its log is
 // stored to the last byte. When ctx ends it stops the container first.
 func (a *Attempt) runContainer(ctx, lifetime context.Context, image engine.Image) (engine.Exit, error) {
+	if err := context.Cause(ctx); err != nil {
+		return engine.Exit{}, err
+	}
 	pipes, err := a.openPipes()
 	if err != nil {
 		return engine.Exit{}, err
@@ -142,17 +146,23 @@ func (a *Attempt) runContainer(ctx, lifetime context.Context, image engine.Image
 			p.Ended()
 		}
 	}()
-	if err := context.Cause(ctx); err != nil {
-		return engine.Exit{}, err
-	}
 	// From here on everything is followed to the end of the container, also
 	// after a revoke: watching is ended by the container, not by ctx.
 	watching, cancel := context.WithCancel(lifetime)
 	defer cancel()
+	reading, cut := context.WithCancel(watching)
+	defer cut()
 	var group errgroup.Group
 	for _, p := range pipes {
-		group.Go(func() error { return p.Run(watching, a.progress) })
+		group.Go(func() error {
+			err := p.Run(reading, a.progress)
+			if reading.Err() != nil {
+				return nil
+			}
+			return err
+		})
 	}
+	a.begun = true
 	if err := a.tools.Engine.Start(ctx, a.container); err != nil {
 		cancel()
 		_ = group.Wait() // the pipes have nothing to say
@@ -169,6 +179,7 @@ func (a *Attempt) runContainer(ctx, lifetime context.Context, image engine.Image
 			for _, p := range pipes {
 				p.Ended()
 			}
+			time.AfterFunc(pipeDrain, cut)
 		}()
 		var err error
 		if exit, err = a.tools.Engine.Wait(watching, a.container); err != nil {
@@ -216,6 +227,7 @@ func (a *Attempt) openPipes() ([]*pipe.Progress, error) {
 		if err != nil {
 			for _, open := range pipes {
 				open.Ended()
+				_ = open.Run(context.Background(), a.progress) // nobody writes yet: it only closes the pipe
 			}
 			return nil, &Infrastructure{err.Error()}
 		}
@@ -235,7 +247,7 @@ func (a *Attempt) progress(state pipe.State) {
 // shipLog stores the container's log as it grows and returns when all of it is
 // stored.
 func (a *Attempt) shipLog(ctx, lifetime context.Context) error {
-	shipper := logship.New(a.tools.Bus, a.last.Job, a.last.Attempt, a.tools.LogLimit)
+	shipper := logship.New(a.tools.Bus, a.folder.Job, a.folder.Attempt, a.tools.LogLimit)
 	flushing, stop := context.WithCancel(lifetime)
 	flushed := make(chan struct{})
 	go func() {
@@ -287,22 +299,47 @@ func (a *Attempt) stopWhenDone(ctx, watching context.Context) <-chan error {
 	return done
 }
 
-// stop sends the stop signal, and SIGKILL when the grace is over.
+// stop sends the stop signal, and SIGKILL when the grace is over. A container
+// that is nobody's any more gets SIGKILL at once.
 func (a *Attempt) stop(ctx, watching context.Context) error {
 	signal, grace := contracts.DefaultStopSignal, contracts.DefaultGrace
 	var revoked *Revoked
-	if errors.As(context.Cause(ctx), &revoked) {
+	switch cause := context.Cause(ctx); {
+	case errors.As(cause, &revoked):
 		signal, grace = revoked.SignalOrDefault(), revoked.GraceOrDefault()
+	case errors.Is(cause, ErrSuperseded):
+		return a.signal(watching, "SIGKILL")
 	}
 	grace = min(grace, a.tools.MaxGrace)
 	a.log.Info().Str("signal", signal).Dur("grace", grace).Msg("asking container to stop")
-	err := a.tools.Engine.Signal(context.WithoutCancel(ctx), a.container, signal)
-	if err == nil {
+	if err := a.signal(watching, signal); err == nil {
 		select {
 		case <-watching.Done():
 			return nil
 		case <-time.After(grace):
 		}
 	}
-	return a.tools.Engine.Signal(context.WithoutCancel(ctx), a.container, "SIGKILL")
+	return a.signal(watching, "SIGKILL")
+}
+
+// signalRetry is the pause before a signal is sent again.
+const signalRetry = time.Second
+
+// signal sends a signal, also to an engine that is away for a while, as long as
+// the container is watched.
+func (a *Attempt) signal(watching context.Context, signal string) error {
+	for {
+		err := a.tools.Engine.Signal(watching, a.container, signal)
+		if watching.Err() != nil {
+			return nil // the container has ended, or nothing is heard of it any more
+		}
+		if !errors.Is(err, engine.ErrUnavailable) {
+			return err
+		}
+		select {
+		case <-watching.Done():
+			return nil
+		case <-time.After(signalRetry):
+		}
+	}
 }

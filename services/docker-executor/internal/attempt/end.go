@@ -39,7 +39,7 @@ func (a *Attempt) endOf(ctx context.Context, err error) (contracts.EntryData, er
 	switch cause := context.Cause(ctx); {
 	case errors.Is(err, bus.ErrOvertaken), errors.Is(cause, ErrSuperseded):
 		return nil, ErrSuperseded
-	case errors.Is(cause, ErrStopping) && a.last.Type == contracts.EntryClaimed:
+	case !a.begun && (errors.Is(cause, ErrStopping) || errors.Is(err, ErrStopping)):
 		return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
 	case errors.Is(cause, ErrStopping):
 		return a.failed(contracts.FailureInfrastructure, "the executor was stopped while the attempt ran"), nil
@@ -49,7 +49,7 @@ func (a *Attempt) endOf(ctx context.Context, err error) (contracts.EntryData, er
 	switch {
 	case errors.As(err, &failure), errors.As(err, &refusal):
 		return a.failed(contracts.FailureTask, err.Error()), nil
-	case errors.Is(err, engine.ErrUnavailable) && a.last.Type == contracts.EntryClaimed:
+	case errors.Is(err, engine.ErrUnavailable) && !a.begun:
 		// Nothing ran: whoever has an engine may take it, and nothing is counted.
 		return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
 	case isEngineError(err) && !engine.IsInfrastructure(err):
@@ -119,10 +119,6 @@ func (a *Attempt) write(ctx, lifetime context.Context, end contracts.EntryData) 
 	}
 	if err == nil {
 		err = a.append(lifetime, end)
-	}
-	if errors.Is(err, bus.ErrOvertaken) {
-		a.log.Warn().Msg("another attempt owns the job, this one is dropped")
-		return true, nil
 	}
 	if err != nil {
 		return false, err

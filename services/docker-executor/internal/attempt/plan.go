@@ -1,7 +1,9 @@
 package attempt
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -103,13 +105,28 @@ func (p *plan) argument(task *contracts.Task, f *folder.Folder, arg contracts.Ar
 	case *contracts.TemporaryVolume:
 		return text(p.volumes[""].Container, nil)
 	case *contracts.ProgressPipe:
-		return text(p.progressPipe(t))
+		path, err := p.progressPipe(t)
+		if err != nil && !isTasksFault(err) {
+			return &Infrastructure{err.Error()}
+		}
+		return text(path, err)
 	case *contracts.GirderFile:
 		p.girderFile(task, f, t)
 		return nil
 	default:
 		return &Failure{fmt.Sprintf("this executor does not know %s", arg.Transform.TransformType())}
 	}
+}
+
+// isTasksFault reports whether a pipe could not be made for what the task, or
+// somebody's folder, has at its place.
+func isTasksFault(err error) bool {
+	for _, fault := range []error{volume.ErrPath, volume.ErrSymlink, fs.ErrExist, fs.ErrNotExist} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }
 
 func (p *plan) progressPipe(t *contracts.ProgressPipe) (string, error) {

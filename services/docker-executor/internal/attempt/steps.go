@@ -73,7 +73,7 @@ func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.Ste
 	}
 	done := make(chan struct{}, 1)
 	stop, err := a.tools.Bus.OnNotes(step.Job, func(note *contracts.Note) {
-		if a.heard(note, step.Step) {
+		if isDone(note, &step) {
 			select {
 			case done <- struct{}{}:
 			default:
@@ -87,6 +87,9 @@ func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.Ste
 	subject := contracts.TransferSubject(a.tools.Node, step.Job, step.Attempt, step.Step)
 	var asked time.Time
 	for {
+		if err := context.Cause(ctx); err != nil {
+			return nil, err // a step that nobody wants is not asked for
+		}
 		result, err := a.folder.StepResult(step.Step)
 		if err != nil {
 			return nil, err
@@ -109,13 +112,13 @@ func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.Ste
 	}
 }
 
-// heard reports whether a note says that the step is done.
-func (a *Attempt) heard(note *contracts.Note, step string) bool {
-	if note.Type != contracts.NoteTransfer || note.Attempt != a.last.Attempt {
+// isDone reports whether a note says that the step is done.
+func isDone(note *contracts.Note, step *contracts.Step) bool {
+	if note.Type != contracts.NoteTransfer || note.Attempt != step.Attempt {
 		return false
 	}
 	var transfer contracts.TransferNote
-	return json.Unmarshal(note.Data, &transfer) == nil && transfer.ID == step && transfer.Done
+	return json.Unmarshal(note.Data, &transfer) == nil && transfer.ID == step.Step && transfer.Done
 }
 
 func outcomeOf(ctx context.Context, result *contracts.StepResult) error {

@@ -48,6 +48,26 @@ func (a *active) revoke(revoke *contracts.Revoke) {
 	}
 }
 
+// stop ends an attempt for a reason, if it is still there.
+func (a *active) stop(job contracts.JobID, number int, why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if o := a.jobs[job]; o != nil && o.attempt == number {
+		o.cancel(why)
+	}
+}
+
+// attempts returns the number of each job's attempt.
+func (a *active) attempts() map[contracts.JobID]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	numbers := make(map[contracts.JobID]int, len(a.jobs))
+	for job, o := range a.jobs {
+		numbers[job] = o.attempt
+	}
+	return numbers
+}
+
 func (a *active) owns(request contracts.OwnsRequest) contracts.OwnsReply {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -61,7 +60,8 @@ const (
 )
 
 // Run takes work until ctx ends, then waits for the attempts that run, at most
-// DrainTimeout, and stops them.
+// DrainTimeout, and stops them. An attempt whose container does not run yet
+// is given back at once.
 func (e *Executor) Run(ctx context.Context) error {
 	lifetime, kill := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer kill(nil)
@@ -69,10 +69,14 @@ func (e *Executor) Run(ctx context.Context) error {
 	defer stop(nil)
 
 	slots := make(chan struct{}, e.Slots)
-	pull := &puller{bus: e.Tools.Bus, queues: e.Queues}
-	var attempts sync.WaitGroup
-	for e.awaitEngine(ctx) && take(ctx, slots) {
-		msg, err := pull.next(ctx)
+	pull := &bus.Puller{Bus: e.Tools.Bus, Queues: e.Queues, Kind: contracts.KindDocker}
+	var attempts, watch sync.WaitGroup
+	defer watch.Wait()
+	watching, unwatch := context.WithCancel(lifetime)
+	defer unwatch()
+	watch.Go(func() { e.watchConnection(watching) })
+	for e.awaitReady(ctx) && take(ctx, slots) {
+		msg, err := pull.Next(ctx)
 		if err != nil && ctx.Err() == nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Msg("no ready message taken")
 			pause(ctx, retryPull)
@@ -80,6 +84,10 @@ func (e *Executor) Run(ctx context.Context) error {
 		if msg == nil {
 			<-slots
 			continue
+		}
+		if ctx.Err() != nil {
+			_ = e.Tools.Bus.GiveBack(msg, 0) // without a connection AckWait does it
+			break
 		}
 		attempts.Go(func() {
 			defer func() { <-slots }()
@@ -116,15 +124,18 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// awaitEngine returns when the engine answers, or false when ctx has ended:
-// without an engine no job is claimed.
-func (e *Executor) awaitEngine(ctx context.Context) bool {
+// awaitReady returns when an attempt can run here, or false when ctx has ended:
+// without an engine, or a work folder to write to, no job is claimed.
+func (e *Executor) awaitReady(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		err := e.Tools.Engine.Ping(ctx)
+		err := errors.Join(e.Tools.Engine.Ping(ctx), folder.Writable(e.WorkRoot))
+		if ctx.Err() != nil {
+			return false
+		}
 		if e.setNotReady(err); err == nil {
 			return true
 		}
-		zerolog.Ctx(ctx).Warn().Err(err).Msg("no container engine, not claiming")
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("no task can run here, not claiming")
 		pause(ctx, retryPull)
 	}
 	return false
@@ -156,38 +167,48 @@ func (e *Executor) Owns(request contracts.OwnsRequest) contracts.OwnsReply {
 
 // serve does what a ready message asks for, and acknowledges it when nothing
 // more is to be done for it.
-func (e *Executor) serve(ctx, lifetime context.Context, msg jetstream.Msg) {
+func (e *Executor) serve(ctx, lifetime context.Context, msg *bus.Message) {
 	holding, release := context.WithCancel(lifetime)
 	var held sync.WaitGroup
-	held.Go(func() { e.Tools.Bus.Hold(holding, msg.Reply(), contracts.AckWait) })
+	held.Go(func() { e.Tools.Bus.Hold(holding, msg, contracts.AckWait) })
 	defer held.Wait()
 	defer release()
 
 	done, err := e.handle(ctx, lifetime, msg)
+	if errors.Is(err, errLeftToOwner) {
+		return // the owner's lease keeps the message; without one it comes again
+	}
 	if err != nil {
-		zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject()).Msg("ready message not handled, it comes again")
+		zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject).Msg("ready message not handled, it comes again")
 	}
 	switch {
 	case done:
-		err = e.Tools.Bus.Ack(lifetime, msg.Reply())
-	case errors.Is(err, errLeftToOwner):
-		err = nil // the owner's lease keeps it; without one it comes again
-	case err != nil:
-		err = msg.NakWithDelay(giveBack)
-	default:
-		err = msg.Nak()
+		err = e.Tools.Bus.Ack(lifetime, msg.Reply)
+	case e.stopping():
+		err = e.Tools.Bus.GiveBack(msg, 0)
+	default: // at once it would only come back here
+		err = e.Tools.Bus.GiveBack(msg, giveBack)
 	}
 	if err != nil {
-		zerolog.Ctx(ctx).Warn().Err(err).Str("subject", msg.Subject()).Msg("ready message not answered, it comes again")
+		zerolog.Ctx(ctx).Warn().Err(err).Str("subject", msg.Subject).Msg("ready message not answered, it comes again")
 	}
 }
 
 var errLeftToOwner = errors.New("left to its owner")
 
+func (e *Executor) stopping() bool {
+	select {
+	case <-e.Tools.Draining:
+		return true
+	default:
+		return false
+	}
+}
+
 // handle is rule 2 of a job's life. done says that the message is to be
 // acknowledged.
-func (e *Executor) handle(ctx, lifetime context.Context, msg jetstream.Msg) (done bool, err error) {
-	job, offer, err := contracts.ParseReady(msg.Subject())
+func (e *Executor) handle(ctx, lifetime context.Context, msg *bus.Message) (done bool, err error) {
+	job, offer, err := contracts.ParseReady(msg.Subject)
 	if err != nil {
 		return true, err
 	}
@@ -208,8 +229,8 @@ func (e *Executor) handle(ctx, lifetime context.Context, msg jetstream.Msg) (don
 }
 
 // claim makes the job ours and runs its next attempt.
-func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
-	task, err := contracts.ReadTask(msg.Data())
+func (e *Executor) claim(ctx, lifetime context.Context, msg *bus.Message, last *bus.Seen) (done bool, err error) {
+	task, err := contracts.ReadTask(msg.Data)
 	if err != nil {
 		return e.reject(lifetime, last, err)
 	}
@@ -222,7 +243,7 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last 
 	defer e.active.remove(last.Job)
 
 	place, err := folder.Create(e.WorkRoot, folder.About{
-		Job: last.Job, Attempt: number, Executor: e.Tools.Executor, Reply: msg.Reply(),
+		Job: last.Job, Attempt: number, Executor: e.Tools.Executor, Reply: msg.Reply,
 		Container: attempt.ContainerName(last.Job, number),
 	})
 	if errors.Is(err, folder.ErrLocked) {
@@ -234,7 +255,7 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last 
 	claimed, err := e.Tools.Bus.Append(lifetime, last.Job, last, &contracts.Claimed{Node: e.Tools.Node, Executor: e.Tools.Executor})
 	if err != nil {
 		if errors.Is(err, bus.ErrOvertaken) {
-			err = nil // somebody was faster; what the message is worth now, its next delivery tells
+			err = errLeftToOwner // somebody was faster; what the message is worth now, its next delivery tells
 		}
 		return false, errors.Join(err, place.Remove())
 	}
@@ -246,14 +267,16 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg jetstream.Msg, last 
 	done, err = a.Run(ctx, lifetime)
 	clean, stop := context.WithTimeout(context.WithoutCancel(lifetime), cleanTimeout)
 	defer stop()
-	if err != nil {
-		// The end is not written: the folder stays, for the next start to find.
+	if errors.Is(err, attempt.ErrSuperseded) {
+		err = errLeftToOwner
+	} else if err != nil {
+		// The end is not written: the folder stays, to be found.
 		return false, errors.Join(err, place.Close())
 	}
 	if cleanErr := a.Clean(clean); cleanErr != nil {
-		log.Warn().Err(cleanErr).Msg("attempt left something behind, the next start removes it")
+		log.Warn().Err(cleanErr).Msg("attempt left something behind, it is removed later")
 	}
-	return done, nil
+	return done, err
 }
 
 // reject ends a job whose task this executor cannot read: offered again and
@@ -270,11 +293,11 @@ func (e *Executor) reject(lifetime context.Context, last *bus.Seen, cause error)
 
 // contest is rule 3 of a job's life: a redelivery is no proof that the owner
 // is gone.
-func (e *Executor) contest(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
+func (e *Executor) contest(ctx, lifetime context.Context, msg *bus.Message, last *bus.Seen) (done bool, err error) {
 	abandoned, err := folder.Take(e.WorkRoot, last.Job, last.Attempt)
 	switch {
 	case err == nil:
-		return true, e.bury(ctx, abandoned)
+		return e.bury(ctx, abandoned)
 	case errors.Is(err, folder.ErrLocked):
 		return false, errLeftToOwner
 	case !errors.Is(err, fs.ErrNotExist):

@@ -6,11 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
@@ -69,8 +67,8 @@ func (e *Executor) owner(ctx context.Context, last *bus.Seen) (contracts.Executo
 
 // takeOver runs the job's next attempt in place of one whose owner is gone, or
 // ends the job where it was being canceled or crashed too often.
-func (e *Executor) takeOver(ctx, lifetime context.Context, msg jetstream.Msg, last *bus.Seen) (done bool, err error) {
-	task, err := contracts.ReadTask(msg.Data())
+func (e *Executor) takeOver(ctx, lifetime context.Context, msg *bus.Message, last *bus.Seen) (done bool, err error) {
+	task, err := contracts.ReadTask(msg.Data)
 	if err != nil {
 		return e.reject(lifetime, last, err)
 	}
@@ -106,50 +104,80 @@ func (e *Executor) Recover(ctx context.Context) error {
 	if err != nil {
 		zerolog.Ctx(ctx).Error().Err(err).Msg("not every attempt folder is readable")
 	}
+	var errs []error
 	for _, f := range abandoned {
-		if err := e.bury(ctx, f); err != nil {
-			return err
+		_, err := e.bury(ctx, f)
+		errs = append(errs, err)
+	}
+	e.setNotReady(errors.Join(errs...))
+	return errors.Join(errs...)
+}
+
+// bury ends the attempt of a folder whose lock we took: where the attempt's
+// owner made the folder, the lock makes the attempt ours. ended says that the
+// attempt has ended, so that its ready message has served its purpose.
+func (e *Executor) bury(ctx context.Context, f *folder.Folder) (ended bool, err error) {
+	if f.Job == "" {
+		return false, f.Remove()
+	}
+	last, owned, err := e.ownedBy(ctx, f)
+	if err != nil {
+		return false, errors.Join(err, f.Close())
+	}
+	if !owned {
+		// Its executor died before it lost the claim to another one.
+		return false, f.Remove()
+	}
+	if err := e.Tools.Remove(ctx, f.Job, f.Attempt); err != nil {
+		return false, errors.Join(fmt.Errorf("remove container of attempt %d of %s: %w", f.Attempt, f.Job, err), f.Close())
+	}
+	if ended, err = e.endAbandoned(ctx, f, last); err != nil {
+		return false, errors.Join(err, f.Close())
+	}
+	if err := f.Remove(); err != nil {
+		return ended, err
+	}
+	zerolog.Ctx(ctx).Warn().Str("job", string(f.Job)).Int("attempt", f.Attempt).Msg("removed what an attempt left that did not come to its end")
+	return ended, nil
+}
+
+// ownedBy reports whether the attempt of a folder was claimed by the executor
+// that made the folder. Of a job without a life nobody knows better.
+func (e *Executor) ownedBy(ctx context.Context, f *folder.Folder) (last *bus.Seen, owned bool, err error) {
+	if last, err = e.Tools.Bus.Last(ctx, f.Job); last == nil || err != nil {
+		return nil, true, err
+	}
+	life, err := e.Tools.Bus.Life(ctx, f.Job)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, entry := range life {
+		if claimed, ok := entry.Data.(*contracts.Claimed); ok && entry.Attempt == f.Attempt {
+			return last, claimed.Executor == f.Executor, nil
 		}
 	}
-	return nil
+	return last, false, nil
 }
 
-// bury ends the attempt of a folder whose lock we took: the lock makes it ours.
-func (e *Executor) bury(ctx context.Context, f *folder.Folder) error {
-	if f.Job == "" {
-		return f.Remove()
+// endAbandoned ends the attempt in the life, if it has no end yet, and
+// acknowledges its ready message. Both are left alone where the life went on:
+// the message may be another attempt's by now.
+func (e *Executor) endAbandoned(ctx context.Context, f *folder.Folder, last *bus.Seen) (ended bool, err error) {
+	if last == nil || last.Attempt != f.Attempt || last.Type == contracts.EntryReleased {
+		return false, nil
 	}
-	if err := e.Tools.Engine.Remove(ctx, f.Container); err != nil {
-		return errors.Join(fmt.Errorf("remove container of attempt %d of %s: %w", f.Attempt, f.Job, err), f.Close())
-	}
-	if err := e.endAbandoned(ctx, f); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := attempt.Clean(ctx, e.Tools.Engine, f, ""); err != nil {
-		return err
-	}
-	zerolog.Ctx(ctx).Warn().Str("job", string(f.Job)).Int("attempt", f.Attempt).Msg("attempt of an executor that died was ended")
-	return nil
-}
-
-func (e *Executor) endAbandoned(ctx context.Context, f *folder.Folder) error {
-	last, err := e.Tools.Bus.Last(ctx, f.Job)
-	if err != nil {
-		return err
-	}
-	if last != nil && last.Attempt == f.Attempt && last.Running() {
+	if last.Running() {
 		submitted, err := e.Tools.Bus.Submitted(ctx, f.Job)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if err := e.endFor(ctx, last, submitted.Task, "its executor ended while it ran"); err != nil {
-			return err
+			return false, err
 		}
 	}
-	// The message may be gone, or somebody else's by now; then it tells itself
-	// from the life, and this only saves the wait for its lease.
+	// This only saves the wait for the message's lease.
 	if err := e.Tools.Bus.Ack(ctx, f.Reply); err != nil {
 		zerolog.Ctx(ctx).Debug().Err(err).Msg("ready message of an ended attempt not acknowledged")
 	}
-	return nil
+	return true, nil
 }

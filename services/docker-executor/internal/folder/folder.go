@@ -124,6 +124,24 @@ func lock(path string) (*os.File, error) {
 	return file, nil
 }
 
+// Writable returns nil if an attempt's folder could be made in a work folder
+// now, else why not.
+func Writable(workRoot string) error {
+	dir := filepath.Join(workRoot, attemptsDir)
+	if err := os.MkdirAll(dir, 0o711); err != nil {
+		return fmt.Errorf("work folder: %w", err)
+	}
+	probe, err := os.CreateTemp(workRoot, ".probe-")
+	if err != nil {
+		return fmt.Errorf("work folder: %w", err)
+	}
+	_, err = probe.WriteString("is there space?")
+	if err := errors.Join(err, probe.Close(), os.Remove(probe.Name())); err != nil {
+		return fmt.Errorf("work folder: %w", err)
+	}
+	return nil
+}
+
 // Take takes over the folder of one attempt. The error is [ErrLocked] while its
 // executor lives and fs.ErrNotExist where there is none.
 func Take(workRoot string, job contracts.JobID, attempt int) (*Folder, error) {

@@ -38,17 +38,20 @@ type Shipper struct {
 	attempt int
 	half    int64 // bytes for the head, and for the tail
 
-	mu      sync.Mutex
-	stream  contracts.LogStream
-	time    time.Time
-	piece   []byte
-	first   time.Time // when the piece began
-	seq     uint64
-	shipped int64
-	tail    []stored
-	kept    int64 // bytes in tail
-	err     error
-	wake    chan struct{}
+	mu     sync.Mutex
+	stream contracts.LogStream
+	time   time.Time
+	piece  []byte
+	first  time.Time // when the piece began
+	// rest is the beginning of a character that the other stream waits for.
+	rest     []byte
+	restTime time.Time
+	seq      uint64
+	shipped  int64
+	tail     []stored
+	kept     int64 // bytes in tail
+	err      error
+	wake     chan struct{}
 }
 
 type stored struct {
@@ -72,8 +75,8 @@ func (s *Shipper) Write(ctx context.Context, frame engine.Frame) error {
 		stream = contracts.LogStderr
 	}
 	if stream != s.stream {
-		s.flush(ctx, true)
-		s.stream = stream
+		s.flush(ctx, false)
+		s.turn(stream)
 	}
 	for data := frame.Data; len(data) > 0 && s.err == nil; {
 		if len(s.piece) == 0 {
@@ -88,6 +91,18 @@ func (s *Shipper) Write(ctx context.Context, frame engine.Frame) error {
 		}
 	}
 	return s.err
+}
+
+// turn goes over to the other stream. What cannot be shipped of the present one
+// waits until the stream goes on.
+func (s *Shipper) turn(to contracts.LogStream) {
+	s.stream = to
+	s.piece, s.rest = s.rest, s.piece
+	s.time, s.restTime = s.restTime, s.time
+	if len(s.piece) > 0 {
+		s.first = time.Now()
+		s.signal()
+	}
 }
 
 func (s *Shipper) signal() {
@@ -140,7 +155,18 @@ func (s *Shipper) Close(ctx context.Context) (last uint64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.flush(ctx, true)
+	if len(s.rest) > 0 {
+		s.turn(other(s.stream))
+		s.flush(ctx, true)
+	}
 	return s.seq, s.err
+}
+
+func other(stream contracts.LogStream) contracts.LogStream {
+	if stream == contracts.LogStdout {
+		return contracts.LogStderr
+	}
+	return contracts.LogStdout
 }
 
 // flush ships the piece. Unless whole is set, a character that is not complete

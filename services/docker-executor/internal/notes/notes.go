@@ -57,16 +57,17 @@ func (t *Teller) signal() {
 	}
 }
 
-// Run publishes until the context ends, and then once more what is left.
-func (t *Teller) Run(ctx context.Context) {
+// Run publishes until ctx ends, and then once more what is left. When it returns
+// the last of each type is stored, unless lifetime has ended.
+func (t *Teller) Run(ctx, lifetime context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
-			t.publish(ctx)
+			t.publish(lifetime)
 			return
 		case <-t.wake:
 		}
-		t.publish(ctx)
+		t.publish(lifetime)
 		select {
 		case <-ctx.Done():
 		case <-time.After(interval):
@@ -80,18 +81,18 @@ func (t *Teller) publish(ctx context.Context) {
 	t.phase, t.progress = nil, nil
 	t.mu.Unlock()
 	if phase != nil {
-		t.hint(ctx, contracts.NotePhase, phase)
+		t.tell(ctx, contracts.NotePhase, phase)
 	}
 	if progress != nil {
-		t.hint(ctx, contracts.NoteProgress, progress)
+		t.tell(ctx, contracts.NoteProgress, progress)
 	}
 }
 
-func (t *Teller) hint(ctx context.Context, kind contracts.NoteType, data any) {
+func (t *Teller) tell(ctx context.Context, kind contracts.NoteType, data any) {
 	t.seq++
 	note, err := contracts.NewNote(kind, t.attempt, t.seq, data)
 	if err == nil {
-		err = t.bus.Hint(t.job, note)
+		err = t.bus.Publish(ctx, contracts.NotesSubject(t.job), "", note)
 	}
 	if err != nil {
 		zerolog.Ctx(ctx).Debug().Err(err).Msg("note not published")

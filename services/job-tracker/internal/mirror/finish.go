@@ -30,6 +30,7 @@ func (m *mirror) finish(ctx context.Context) error {
 			target, words = contracts.GirderCanceled, lateSuccess
 		}
 	}
+	m.add(m.text.End())
 	m.box.Finish()
 	m.say(words)
 	if err := m.flush(ctx, true); err != nil {

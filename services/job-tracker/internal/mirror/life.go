@@ -61,15 +61,14 @@ func (l *life) started() bool {
 	}
 }
 
-// target is the status that Girder should show: none while the job waits,
-// except where its handler asks for QUEUED.
+// target is the status that Girder should show before the end, also of a job
+// that has ended by now: RUNNING for one that was attempted. One that waits has
+// none, except where its handler asks for QUEUED.
 func (l *life) target(handler contracts.GirderHandler) (contracts.GirderStatus, bool) {
 	switch {
-	case l.terminal != nil:
-		return finalStatus(l.terminal), true
 	case l.attempted():
 		return contracts.GirderRunning, true
-	case handler == contracts.HandlerWorker && l.last != nil && l.last.Type != contracts.EntrySubmitted:
+	case handler == contracts.HandlerWorker && l.terminal == nil && l.last != nil && l.last.Type != contracts.EntrySubmitted:
 		return contracts.GirderQueued, true
 	default:
 		return contracts.GirderInactive, false

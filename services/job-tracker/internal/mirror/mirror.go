@@ -258,21 +258,18 @@ func (m *mirror) follow(ctx context.Context) error {
 	}
 }
 
-// step does what a job's life asks for while the job goes on.
+// step does what a job's life asks for, up to its end.
 func (m *mirror) step(ctx context.Context) error {
 	if err := m.catchUp(ctx); err != nil {
 		return err
 	}
 	m.endAttempts()
-	if m.life.terminal != nil {
-		return nil
-	}
 	if target, ok := m.life.target(m.handler); ok {
 		if err := m.sendStatus(ctx, target); err != nil {
 			return err
 		}
 	}
-	if m.life.attempted() && m.live == nil {
+	if m.life.attempted() && m.life.terminal == nil && m.live == nil {
 		m.live = listen(ctx, m.bus, m.job)
 	}
 	return nil

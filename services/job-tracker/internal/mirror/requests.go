@@ -189,12 +189,16 @@ func (m *mirror) joinLog(ctx context.Context) error {
 	return nil
 }
 
+// maxProgressMessage bounds the text below a progress bar, in bytes.
+const maxProgressMessage = 4 << 10
+
 // progressOf leaves out what is not a number, which the client does as well:
 // Girder could not show such a job any more.
 func progressOf(p *contracts.Progress) girder.Progress {
 	progress := girder.Progress{Total: p.Total, Current: p.Current}
 	if p.Message != "" {
-		progress.Message = &p.Message
+		message := strings.ToValidUTF8(p.Message[:min(len(p.Message), maxProgressMessage)], "")
+		progress.Message = &message
 	}
 	return progress
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -23,12 +24,27 @@ func apply(job *contracts.Job, entry *contracts.Entry, seq uint64) bool {
 		job.EndedAt = entry.Time
 	}
 	job.History = append(job.History, contracts.HistoryEntry{
-		Type: entry.Type, Attempt: entry.Attempt, Time: entry.Time, Source: entry.Source, Detail: detail(entry),
+		Type: entry.Type, Attempt: entry.Attempt, Time: entry.Time, Source: entry.Source, Detail: shorten(detail(entry), maxDetail),
 	})
 	if extra := len(job.History) - contracts.MaxHistory; extra > 0 {
 		job.History = slices.Delete(job.History, 1, 1+extra) // how it began stays
 	}
 	return true
+}
+
+// Bounds of what else may grow: a projection is one message.
+const (
+	maxDetail  = 500     // bytes of a history line's phrase
+	maxMessage = 4 << 10 // bytes of a progress message
+	maxOutputs = 1000
+)
+
+// shorten cuts a text, with a mark.
+func shorten(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + " …"
 }
 
 func applyData(job *contracts.Job, entry *contracts.Entry) {
@@ -46,13 +62,13 @@ func applyData(job *contracts.Job, entry *contracts.Entry) {
 	case *contracts.Started:
 		job.Container, job.StartedAt = data.Container, entry.Time
 	case *contracts.Pushed:
-		job.Outputs = append(job.Outputs, data.Files...)
+		job.Outputs = append(job.Outputs, data.Files[:min(len(data.Files), maxOutputs-len(job.Outputs))]...)
 	case *contracts.Canceling:
 		job.Message = data.Reason
 	case *contracts.Succeeded:
 		job.ExitCode, job.Timings = &data.ExitCode, data.Timings
 		if data.Outputs != nil {
-			job.Outputs = data.Outputs
+			job.Outputs = data.Outputs[:min(len(data.Outputs), maxOutputs)]
 		}
 	case *contracts.Failed:
 		job.ExitCode, job.Timings = data.ExitCode, data.Timings

@@ -17,6 +17,7 @@ const notesInterval = 500 * time.Millisecond
 
 // said is the last that an attempt said of itself.
 type said struct {
+	seq      uint64 // of the stream
 	attempt  int
 	phase    *contracts.Phase
 	progress *contracts.Progress
@@ -32,6 +33,7 @@ type notes struct {
 
 type noteOf struct {
 	job  contracts.JobID
+	seq  uint64 // of the stream
 	note *contracts.Note
 }
 
@@ -40,37 +42,52 @@ func newNotes(b *bus.Bus) *notes {
 }
 
 func (n *notes) run(ctx context.Context) error {
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.read(ctx) })
-	group.Go(func() error { return n.store(ctx) })
-	return group.Wait()
-}
-
-// read passes on the notes of the jobs that run now, from their first one, and
-// of all jobs from now on.
-func (n *notes) read(ctx context.Context) error {
 	last, err := n.bus.LastSeq(ctx, contracts.StreamLive, contracts.NotesAll)
 	if err != nil {
 		return err
 	}
-	for job, err := range n.bus.Projections(ctx) {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.follow(ctx, last+1) })
+	group.Go(func() error { return n.makeUp(ctx, time.Now()) })
+	group.Go(func() error { return n.store(ctx) })
+	return group.Wait()
+}
+
+// follow passes on the notes of all jobs from a stream sequence on.
+func (n *notes) follow(ctx context.Context, from uint64) error {
+	for msg, err := range n.bus.Messages(ctx, contracts.StreamLive, from, contracts.NotesAll) {
 		if err != nil {
 			return err
 		}
-		if job == nil {
-			break
-		}
-		if !job.Status.Terminal() && job.Attempt > 0 {
-			if err := n.replay(ctx, job.ID); err != nil {
-				return err
-			}
+		if meta, err := msg.Metadata(); err == nil {
+			n.pass(ctx, contracts.JobOfSubject(msg.Subject()), meta.Sequence.Stream, msg.Data())
 		}
 	}
-	for msg, err := range n.bus.Messages(ctx, contracts.StreamLive, last+1, contracts.NotesAll) {
-		if err != nil {
+	return context.Cause(ctx)
+}
+
+// makeUp passes on what was said before the start: by the jobs that had not
+// ended then, and by those that the projection did not know yet.
+func (n *notes) makeUp(ctx context.Context, start time.Time) error {
+	known := map[contracts.JobID]bool{}
+	scanned := false
+	for job, err := range n.bus.Projections(ctx) {
+		switch {
+		case err != nil:
+			return err
+		case job == nil:
+			scanned = true
+			continue
+		case known[job.ID] || job.SubmittedAt.After(start):
+			continue
+		}
+		known[job.ID] = true
+		if job.Status.Terminal() && !scanned {
+			continue
+		}
+		if err := n.replay(ctx, job.ID); err != nil {
 			return err
 		}
-		n.pass(ctx, contracts.JobOfSubject(msg.Subject()), msg.Data())
 	}
 	return context.Cause(ctx)
 }
@@ -84,21 +101,25 @@ func (n *notes) replay(ctx context.Context, job contracts.JobID) error {
 		if err != nil {
 			return err
 		}
-		n.pass(ctx, job, msg.Data())
-		if meta, err := msg.Metadata(); err != nil || meta.Sequence.Stream >= last {
+		meta, err := msg.Metadata()
+		if err != nil {
+			continue
+		}
+		n.pass(ctx, job, meta.Sequence.Stream, msg.Data())
+		if meta.Sequence.Stream >= last {
 			return nil
 		}
 	}
 	return context.Cause(ctx)
 }
 
-func (n *notes) pass(ctx context.Context, job contracts.JobID, data []byte) {
+func (n *notes) pass(ctx context.Context, job contracts.JobID, seq uint64, data []byte) {
 	note := new(contracts.Note)
 	if json.Unmarshal(data, note) != nil {
 		return
 	}
 	select {
-	case n.arrived <- &noteOf{job, note}:
+	case n.arrived <- &noteOf{job, seq, note}:
 	case <-ctx.Done():
 	}
 }
@@ -116,7 +137,7 @@ func (n *notes) store(ctx context.Context) error {
 			if fresh[arrived.job] == nil {
 				fresh[arrived.job] = &said{}
 			}
-			fresh[arrived.job].hear(arrived.note)
+			fresh[arrived.job].hear(arrived.seq, arrived.note)
 		case <-ticker.C:
 			for job, said := range fresh {
 				if _, err := n.bus.UpdateProjection(ctx, job, said.apply); err != nil && ctx.Err() == nil {
@@ -130,14 +151,16 @@ func (n *notes) store(ctx context.Context) error {
 	}
 }
 
-// hear takes in a note; what an earlier attempt said no longer counts.
-func (s *said) hear(note *contracts.Note) {
-	if note.Attempt < s.attempt {
+// hear takes in a note. What an earlier attempt said no longer counts, nor what
+// was said before.
+func (s *said) hear(seq uint64, note *contracts.Note) {
+	if note.Attempt < s.attempt || seq < s.seq {
 		return
 	}
 	if note.Attempt > s.attempt {
 		*s = said{attempt: note.Attempt}
 	}
+	s.seq = seq
 	switch note.Type {
 	case contracts.NotePhase:
 		if phase := new(contracts.Phase); json.Unmarshal(note.Data, phase) == nil {
@@ -145,6 +168,7 @@ func (s *said) hear(note *contracts.Note) {
 		}
 	case contracts.NoteProgress:
 		if progress := new(contracts.Progress); json.Unmarshal(note.Data, progress) == nil {
+			progress.Message = shorten(progress.Message, maxMessage)
 			s.progress = progress
 		}
 	}

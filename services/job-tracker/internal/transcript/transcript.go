@@ -117,6 +117,9 @@ func (t *Transcript) Line(line string) string {
 	return t.wrote(line)
 }
 
+// End returns what ends the text for good.
+func (t *Transcript) End() string { return t.flush() }
+
 // flush ends the characters whose rest will not come.
 func (t *Transcript) flush() string {
 	var text strings.Builder

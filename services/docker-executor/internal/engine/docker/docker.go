@@ -22,9 +22,10 @@ import (
 )
 
 // Config says which engine, and how patient to be with it. The zero value is
-// the engine behind the host's standard socket.
+// the engine of Docker's own variables (DOCKER_HOST, DOCKER_CERT_PATH, …), else
+// the one behind the host's standard socket.
 type Config struct {
-	Host      string // "unix:///run/docker.sock", "tcp://…"; empty: Docker's default
+	Host      string // "unix:///run/docker.sock", "tcp://…"; empty: what DOCKER_HOST names, else Docker's default
 	ConfigDir string // folder of the Docker config with the registries' credentials; empty: none
 
 	CallTimeout      time.Duration // of one bounded call; 0: 2 min
@@ -61,15 +62,20 @@ var _ engine.Engine = (*Engine)(nil)
 // New returns an Engine. It does not connect: Ping does.
 func New(cfg Config) (*Engine, error) {
 	cfg = cfg.withDefaults()
-	opts := []client.Opt{client.WithAPIVersionNegotiation()}
-	if cfg.Host != "" {
-		opts = append(opts, client.WithHost(cfg.Host))
-	}
-	api, err := client.NewClientWithOpts(opts...)
+	api, err := connect(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("connect to docker engine %s: %w", cfg.Host, err)
 	}
 	return &Engine{api: api, creds: credentials{dir: cfg.ConfigDir}, cfg: cfg}, nil
+}
+
+// connect returns a client with connections of its own.
+func connect(cfg Config) (*client.Client, error) {
+	opts := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if cfg.Host != "" {
+		opts = append(opts, client.WithHost(cfg.Host))
+	}
+	return client.NewClientWithOpts(opts...)
 }
 
 // Close drops the connections that are idle.

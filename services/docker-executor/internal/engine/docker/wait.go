@@ -16,6 +16,8 @@ import (
 // exit cannot be missed, whenever the connection breaks.
 func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
 	var lost time.Time // when the connection first broke
+	w := e.newWitness(ctx, id)
+	defer w.close()
 	pause := eager()
 	for {
 		err := e.untilStopped(ctx, id)
@@ -33,7 +35,11 @@ func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
 		case engine.Created:
 			return engine.Exit{}, &engine.Error{Op: "wait for", Subject: subject(id), Kind: engine.ErrFailed, Detail: "it was never started"}
 		case engine.Exited:
-			return exitOf(state, lost), nil
+			exit := exitOf(state, lost)
+			if lost.IsZero() {
+				exit.EngineLost = e.stopping(ctx, w)
+			}
+			return exit, nil
 		case engine.Running:
 		}
 		if err == nil {
@@ -103,6 +109,61 @@ func exitOf(state *container.State, lost time.Time) engine.Exit {
 	}
 	exit.EngineLost = !lost.IsZero() && !exit.FinishedAt.Before(lost)
 	return exit
+}
+
+// stopping reports whether the engine is on its way down, or was restarted, now
+// that a container has ended. An engine that stops takes no new connections,
+// then ends its containers, and answers on its old connections meanwhile: so a
+// new one has to be made. Where it is answered by the engine's successor, as
+// with a socket that systemd keeps open, the witness is gone.
+func (e *Engine) stopping(ctx context.Context, w *witness) bool {
+	fresh, err := connect(e.cfg)
+	if err != nil {
+		return false
+	}
+	defer fresh.Close() //nolint:errcheck // nothing was written
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	if _, err := fresh.Ping(call); err != nil {
+		return ctx.Err() == nil
+	}
+	return w.broke()
+}
+
+// witness is a request that stays open until the container is removed, or the
+// engine's process ends.
+type witness struct {
+	cancel context.CancelFunc
+	ended  chan struct{}
+	err    error // how it broke; to read when ended is closed
+}
+
+func (e *Engine) newWitness(ctx context.Context, id string) *witness {
+	ctx, cancel := context.WithCancel(ctx)
+	w := &witness{cancel: cancel, ended: make(chan struct{})}
+	removed, broken := e.api.ContainerWait(ctx, id, container.WaitConditionRemoved)
+	go func() {
+		defer close(w.ended)
+		select {
+		case <-removed:
+		case w.err = <-broken:
+		}
+	}()
+	return w
+}
+
+func (w *witness) broke() bool {
+	select {
+	case <-w.ended:
+		return w.err != nil && disconnected(w.err)
+	default:
+		return false
+	}
+}
+
+func (w *witness) close() {
+	w.cancel()
+	<-w.ended
 }
 
 // sleep waits for d, or for the end of ctx, which it returns.

@@ -1,4 +1,4 @@
-package executor
+package bus
 
 import (
 	"context"
@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-worker/gantry/contracts"
-	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
 // pullWait is how long one waiting pull lasts.
@@ -19,16 +18,25 @@ const pullWait = 25 * time.Second
 // that a full urgent lane starves no other for ever.
 const lowFirst = 10
 
-// puller takes ready messages, one at a time, from the lanes of the executor's
-// queues.
-type puller struct {
-	bus    *bus.Bus
-	queues []contracts.Queue
+// Puller takes ready messages, one at a time, from the lanes of an executor's
+// queues. It is for one goroutine.
+type Puller struct {
+	Bus    *Bus
+	Queues []contracts.Queue
+	Kind   contracts.Kind
 	turn   int
 }
 
-// next returns the next ready message, or nil when none came for a while.
-func (p *puller) next(ctx context.Context) (jetstream.Msg, error) {
+// Next returns the next ready message, or nil when none came for a while.
+func (p *Puller) Next(ctx context.Context) (*Message, error) {
+	msg, err := p.next(ctx)
+	if msg == nil || err != nil {
+		return nil, err
+	}
+	return NewMessage(msg)
+}
+
+func (p *Puller) next(ctx context.Context) (jetstream.Msg, error) {
 	consumers, err := p.consumers(ctx)
 	if err != nil {
 		return nil, err
@@ -43,7 +51,7 @@ func (p *puller) next(ctx context.Context) (jetstream.Msg, error) {
 }
 
 // consumers returns the handles in the order in which they are asked.
-func (p *puller) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
+func (p *Puller) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
 	p.turn++
 	var consumers []jetstream.Consumer
 	for i := range contracts.Lanes {
@@ -51,8 +59,8 @@ func (p *puller) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
 		if p.turn%lowFirst == 0 {
 			lane = contracts.Lanes[len(contracts.Lanes)-1-i]
 		}
-		for _, queue := range p.queues {
-			consumer, err := p.bus.ReadyConsumer(ctx, lane, queue, contracts.KindDocker)
+		for _, queue := range p.Queues {
+			consumer, err := p.Bus.consumer(ctx, contracts.ReadyConsumer(lane, queue, p.Kind))
 			if err != nil {
 				return nil, err
 			}
@@ -64,7 +72,7 @@ func (p *puller) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
 
 // wait asks all consumers at once. The first message withdraws the other pulls;
 // a second one that was on its way is given back at once.
-func (p *puller) wait(ctx context.Context, consumers []jetstream.Consumer) (jetstream.Msg, error) {
+func (p *Puller) wait(ctx context.Context, consumers []jetstream.Consumer) (jetstream.Msg, error) {
 	ctx, cancel := context.WithTimeout(ctx, pullWait)
 	defer cancel()
 	var (

@@ -1,0 +1,54 @@
+package setup
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// Dockerd is a Docker engine of the test's own, which it may stop: the
+// machine's engine is shared. Its containers have no network.
+type Dockerd struct {
+	*Process
+	// Host is the value for DOCKER_HOST.
+	Host string
+}
+
+// StartDockerd starts an engine and waits until it answers.
+func StartDockerd(t testing.TB) *Dockerd {
+	t.Helper()
+	OpenEngine(t, "") // skips where there is no Docker
+	if os.Geteuid() != 0 {
+		t.Skip("a Docker engine of its own needs root")
+	}
+	path, err := exec.LookPath("dockerd")
+	if err != nil {
+		t.Fatalf("start dockerd: %v", err)
+	}
+	// Not in the test's folder: the paths of its sockets would be too long.
+	dir, err := os.MkdirTemp("", "gantry-")
+	if err != nil {
+		t.Fatalf("start dockerd: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove dockerd's data: %v", err)
+		}
+	})
+	d := &Dockerd{Host: "unix://" + filepath.Join(dir, "docker.sock")}
+	d.Process = newProcess(t, dir, "dockerd", path, nil,
+		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
+		"--host", d.Host, "--pidfile", filepath.Join(dir, "docker.pid"),
+		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false")
+	t.Cleanup(func() { d.Stop() }) // its containerd ends with it
+	d.Start()
+	return d
+}
+
+// Start starts the engine and waits until it answers.
+func (d *Dockerd) Start() {
+	d.t.Helper()
+	d.Process.Start()
+	d.AwaitOutput("API listen on")
+}

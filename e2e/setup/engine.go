@@ -1,0 +1,180 @@
+package setup
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/client"
+)
+
+// Engine is a Docker engine as a test looks at it.
+type Engine struct {
+	t      testing.TB
+	client *client.Client
+	// Image is a small image with busybox.
+	Image string
+}
+
+// OpenEngine returns the engine at a host such as unix:///run/docker.sock, of
+// the environment if empty, with the test image in it. Where none answers, the
+// test is skipped, or fails if GANTRY_REQUIRE_DOCKER is 1.
+func OpenEngine(t testing.TB, host string) *Engine {
+	t.Helper()
+	options := []client.Opt{client.FromEnv, client.WithAPIVersionNegotiation()}
+	if host != "" {
+		options = append(options, client.WithHost(host))
+	}
+	c, err := client.NewClientWithOpts(options...)
+	if err != nil {
+		t.Fatalf("connect to Docker: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Errorf("close connection to Docker: %v", err)
+		}
+	})
+	if _, err := c.Ping(t.Context()); err != nil {
+		if os.Getenv("GANTRY_REQUIRE_DOCKER") == "1" {
+			t.Fatalf("GANTRY_REQUIRE_DOCKER is 1, and no engine answers: %v", err)
+		}
+		t.Skipf("no Docker engine answers: %v", err)
+	}
+	e := &Engine{t: t, client: c}
+	e.importImage()
+	return e
+}
+
+// importImage makes the test image, unless the engine has it: its tag is a hash
+// of the busybox in it.
+func (e *Engine) importImage() {
+	e.t.Helper()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		e.t.Fatalf("the test image needs busybox-static: %v", err)
+	}
+	busybox, err := os.ReadFile(path)
+	if err != nil {
+		e.t.Fatalf("read busybox: %v", err)
+	}
+	sum := sha256.Sum256(busybox)
+	e.Image = "gantry-e2e:" + hex.EncodeToString(sum[:6])
+	if _, err := e.client.ImageInspect(e.t.Context(), e.Image); err == nil {
+		return
+	}
+	layer, err := rootFilesystem(busybox)
+	if err != nil {
+		e.t.Fatalf("pack test image: %v", err)
+	}
+	answer, err := e.client.ImageImport(e.t.Context(), image.ImportSource{Source: layer, SourceName: "-"}, e.Image,
+		image.ImportOptions{Changes: []string{"ENV PATH=/bin", `CMD ["sh"]`}})
+	if err != nil {
+		e.t.Fatalf("import test image: %v", err)
+	}
+	_, err = io.Copy(io.Discard, answer)
+	if err := errors.Join(err, answer.Close()); err != nil {
+		e.t.Fatalf("import test image: %v", err)
+	}
+}
+
+// applets are the programs of the test image.
+var applets = []string{"sh", "cat", "echo", "sleep", "tr", "touch", "mkdir", "mkfifo", "kill", "ls", "env", "true", "false", "id", "dd", "seq", "ln", "test", "wc"}
+
+func rootFilesystem(busybox []byte) (io.Reader, error) {
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	add := func(header tar.Header, content []byte) error {
+		header.Size = int64(len(content))
+		if err := w.WriteHeader(&header); err != nil {
+			return err
+		}
+		_, err := w.Write(content)
+		return err
+	}
+	errs := []error{
+		add(tar.Header{Typeflag: tar.TypeDir, Name: "bin/", Mode: 0o755}, nil),
+		add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil),
+		add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, busybox),
+	}
+	for _, applet := range applets {
+		errs = append(errs, add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil))
+	}
+	return &layer, errors.Join(append(errs, w.Close())...)
+}
+
+// Containers returns the ids of all containers with a label, such as
+// "gantry.job=…", whatever their state is.
+func (e *Engine) Containers(label string) []string {
+	e.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	list, err := e.client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", label))})
+	if err != nil {
+		e.t.Fatalf("list containers: %v", err)
+	}
+	ids := make([]string, len(list))
+	for i, c := range list {
+		ids[i] = c.ID
+	}
+	return ids
+}
+
+// AwaitRemoved waits until a container is gone.
+func (e *Engine) AwaitRemoved(ctx context.Context, id string) {
+	e.t.Helper()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	destroyed, errs := e.client.Events(ctx, events.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", "destroy")),
+	})
+	if _, err := e.client.ContainerInspect(ctx, id); client.IsErrNotFound(err) {
+		return
+	}
+	select {
+	case <-destroyed:
+	case err := <-errs:
+		e.t.Fatalf("await removal of container %s: %v", id, err)
+	}
+}
+
+// Inspect returns all that the engine says about a container.
+func (e *Engine) Inspect(id string) string {
+	e.t.Helper()
+	_, raw, err := e.client.ContainerInspectWithRaw(e.t.Context(), id, false)
+	if err != nil {
+		e.t.Fatalf("inspect container: %v", err)
+	}
+	var pretty bytes.Buffer
+	if err := json.Indent(&pretty, raw, "", " "); err != nil {
+		e.t.Fatalf("inspect container: %v", err)
+	}
+	return pretty.String()
+}
+
+// removeAll removes containers that a failed test left, and says how many.
+func (e *Engine) removeAll(label string) error {
+	left := e.Containers(label)
+	var errs []error
+	for _, id := range left {
+		errs = append(errs, fmt.Errorf("container %s is left", id[:12]))
+		err := e.client.ContainerRemove(context.Background(), id, container.RemoveOptions{Force: true})
+		if err != nil && !client.IsErrNotFound(err) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,241 @@
+package setup
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Process is a program that can be ended and started again with the same
+// arguments and environment. Its output goes to a file.
+type Process struct {
+	Name    string
+	LogFile string
+
+	t    testing.TB
+	path string
+	args []string
+	env  []string
+
+	mu      sync.Mutex // guards what follows
+	run     *run       // nil while nothing runs
+	started time.Time
+}
+
+// run is one life of a process.
+type run struct {
+	cmd      *exec.Cmd
+	output   *output
+	ended    chan struct{}
+	expected bool // told to end
+}
+
+// newProcess returns a process that is not started. Its environment is env
+// beside what every program needs: nothing of the test's own settings.
+func newProcess(t testing.TB, dir, name, path string, env []string, args ...string) *Process {
+	t.Helper()
+	p := &Process{Name: name, LogFile: filepath.Join(dir, name+".log"), t: t, path: path, args: args}
+	p.env = append(p.env, "PATH="+os.Getenv("PATH"), "HOME="+dir)
+	if host := os.Getenv("DOCKER_HOST"); host != "" {
+		p.env = append(p.env, "DOCKER_HOST="+host)
+	}
+	p.env = append(p.env, env...)
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			p.showLog()
+		}
+	})
+	return p
+}
+
+// Start starts the process.
+func (p *Process) Start() {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.run != nil {
+		return
+	}
+	log, err := os.OpenFile(p.LogFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		p.t.Fatalf("start %s: %v", p.Name, err)
+	}
+	r := &run{cmd: exec.Command(p.path, p.args...), output: newOutput(), ended: make(chan struct{})}
+	r.cmd.Env = p.env
+	both := io.MultiWriter(log, r.output)
+	r.cmd.Stdout, r.cmd.Stderr = both, both
+	r.cmd.WaitDelay = 5 * time.Second // a child that lives on has its output too
+	p.started = time.Now()
+	if err := r.cmd.Start(); err != nil {
+		p.t.Fatalf("start %s: %v", p.Name, errors.Join(err, log.Close()))
+	}
+	p.run = r
+	go p.watch(r, log)
+}
+
+// watch waits for the end of a run. Whoever stops the process waits for it.
+func (p *Process) watch(r *run, log *os.File) {
+	err := r.cmd.Wait()
+	p.mu.Lock()
+	expected := r.expected
+	if p.run == r {
+		p.run = nil
+	}
+	p.mu.Unlock()
+	if !expected {
+		p.t.Errorf("%s ended by itself: %v", p.Name, err)
+	}
+	if err := log.Close(); err != nil {
+		p.t.Errorf("close log of %s: %v", p.Name, err)
+	}
+	r.output.close()
+	close(r.ended)
+}
+
+// Kill ends the process with SIGKILL and waits for its end.
+func (p *Process) Kill() { p.end(syscall.SIGKILL) }
+
+// Stop ends the process with SIGTERM, waits for its end and returns its exit
+// code, -1 for one that a signal ended or that did not run.
+func (p *Process) Stop() int { return p.end(syscall.SIGTERM) }
+
+// Restart kills the process and starts it again.
+func (p *Process) Restart() {
+	p.t.Helper()
+	p.Kill()
+	p.Start()
+}
+
+func (p *Process) end(sig syscall.Signal) int {
+	p.mu.Lock()
+	r := p.run
+	if r != nil {
+		r.expected = true
+	}
+	p.mu.Unlock()
+	if r == nil {
+		return -1
+	}
+	if err := r.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Errorf("send %s to %s: %v", sig, p.Name, err)
+	}
+	<-r.ended
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// Pause stops the process with SIGSTOP, as a host does that is overloaded;
+// Resume lets it go on.
+func (p *Process) Pause() { p.signal(syscall.SIGSTOP) }
+
+// Resume ends what Pause began.
+func (p *Process) Resume() { p.signal(syscall.SIGCONT) }
+
+func (p *Process) signal(sig syscall.Signal) {
+	p.t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.run == nil {
+		p.t.Fatalf("send %s to %s: it does not run", sig, p.Name)
+	}
+	if err := p.run.cmd.Process.Signal(sig); err != nil {
+		p.t.Fatalf("send %s to %s: %v", sig, p.Name, err)
+	}
+}
+
+// AwaitOutput waits until the process has printed the text since its start.
+func (p *Process) AwaitOutput(text string) {
+	p.t.Helper()
+	p.mu.Lock()
+	r := p.run
+	p.mu.Unlock()
+	if r == nil {
+		p.t.Fatalf("%s does not run", p.Name)
+	}
+	if !r.output.await(text) {
+		p.t.Fatalf("%s ended before it printed %q", p.Name, text)
+	}
+}
+
+// Log returns everything that the process has written.
+func (p *Process) Log() string {
+	p.t.Helper()
+	data, err := os.ReadFile(p.LogFile)
+	if err != nil {
+		p.t.Fatalf("read log of %s: %v", p.Name, err)
+	}
+	return string(data)
+}
+
+// shownLines is how much of a log a failed test shows.
+const shownLines = 150
+
+func (p *Process) showLog() {
+	data, err := os.ReadFile(p.LogFile)
+	if err != nil {
+		return // it was never started
+	}
+	all := strings.Split(strings.TrimSpace(string(data)), "\n")
+	p.t.Logf("log of %s (last %d of %d lines):\n%s", p.Name, min(len(all), shownLines), len(all),
+		strings.Join(all[max(0, len(all)-shownLines):], "\n"))
+}
+
+// output hears what a process prints.
+type output struct {
+	mu      sync.Mutex
+	text    bytes.Buffer
+	closed  bool
+	changed chan struct{} // closed and replaced with each write
+}
+
+func newOutput() *output { return &output{changed: make(chan struct{})} }
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.notify()
+	return o.text.Write(b)
+}
+
+func (o *output) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	o.notify()
+}
+
+func (o *output) notify() {
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// await reports whether the text came before the end.
+func (o *output) await(text string) bool {
+	for {
+		o.mu.Lock()
+		found, closed, changed := bytes.Contains(o.text.Bytes(), []byte(text)), o.closed, o.changed
+		o.mu.Unlock()
+		if found || closed {
+			return found
+		}
+		<-changed
+	}
+}
+
+// environment writes variables as a process takes them.
+func environment(values map[string]string) []string {
+	env := make([]string, 0, len(values))
+	for name, value := range values {
+		env = append(env, fmt.Sprintf("%s=%s", name, value))
+	}
+	return env
+}

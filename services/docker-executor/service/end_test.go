@@ -1,0 +1,246 @@
+package service_test
+
+import (
+	"context"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
+	"github.com/gantry-worker/gantry/services/docker-executor/service"
+)
+
+var unavailable = &engine.Error{Op: "reach", Subject: "the fake engine", Kind: engine.ErrUnavailable}
+
+// signalRecorder notes the signals that containers get.
+type signalRecorder struct {
+	*fake.Engine
+	mu      sync.Mutex
+	signals []string
+}
+
+func (r *signalRecorder) Signal(ctx context.Context, id, signal string) error {
+	r.mu.Lock()
+	r.signals = append(r.signals, signal)
+	r.mu.Unlock()
+	return r.Engine.Signal(ctx, id, signal)
+}
+
+func (r *signalRecorder) sent() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return append([]string(nil), r.signals...)
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(nil)
+	for job, test := range map[contracts.JobID]struct {
+		step, says string
+		code       int
+		oom        bool
+	}{
+		"code":   {"exit:3", "Non-zero exit code from docker container (3).", 3, false},
+		"signal": {"die:KILL", "Non-zero exit code from docker container (137). It was ended by SIGKILL.", 137, false},
+		"oom":    {"alloc:64", "Non-zero exit code from docker container (137). It ran out of memory: the limit is 16MiB (docker.options.mem_limit).", 137, true},
+	} {
+		task := script(test.step)
+		task.Docker.Options.MemLimit = 16 << 20
+		s.offer(job, task)
+		failed := s.fails(job)
+		if failed.Kind != contracts.FailureTask || failed.Message != test.says || *failed.ExitCode != test.code || failed.OOMKilled != test.oom || failed.WillRetry {
+			t.Errorf("%s: failed as %+v", job, failed)
+		}
+	}
+	stop()
+	s.clean()
+}
+
+func TestAFailureIsRetriedOnRequest(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.start(nil)
+	task := script("exit:1")
+	task.Retry = &contracts.Retry{MaxFailures: 1}
+	s.offer("job", task)
+	first := s.awaitEntry("job", contracts.EntryFailed)
+	if failed := first.Data.(*contracts.Failed); !failed.WillRetry || first.Failures != 1 {
+		t.Errorf("first failure is %+v", failed)
+	}
+	s.queue(first, task, contracts.QueuedRetry)
+	_, end := s.await("job")
+	if failed := end.Data.(*contracts.Failed); failed.WillRetry || end.Attempt != 2 || end.Failures != 2 || end.Crashes != 0 {
+		t.Errorf("end is %+v %+v", end, failed)
+	}
+}
+
+func TestAnEngineThatIsAwayBeforeTheStartCostsNothing(t *testing.T) {
+	t.Parallel()
+	for _, call := range []fake.Call{fake.CallImage, fake.CallCreate} {
+		t.Run(string(call), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			stop := s.start(nil)
+			s.engine.Fail(call, unavailable, 1)
+			s.offer("job", script("exit:0"))
+			types, end := s.await("job")
+			sameTypes(t, types, "submitted", "queued", "claimed", "released", "claimed", "started", "succeeded")
+			if end.Crashes != 0 || end.Attempt != 2 {
+				t.Errorf("end is %+v", end)
+			}
+			stop()
+			s.clean()
+		})
+	}
+}
+
+// Of a start without an answer nobody knows whether the container ran.
+func TestAnEngineThatIsAwayAtTheStartIsACrash(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(nil)
+	s.engine.Fail(fake.CallStart, unavailable, 1)
+	s.offer("job", script("exit:0"))
+	failed := s.awaitEntry("job", contracts.EntryFailed)
+	if data := failed.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !data.WillRetry || failed.Crashes != 1 {
+		t.Errorf("failed as %+v", data)
+	}
+	stop()
+	s.clean()
+}
+
+func TestACannotStartIsTheTasksFailure(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(nil)
+	s.engine.Fail(fake.CallStart, &engine.Error{Op: "start", Subject: "container x", Kind: engine.ErrCannotStart, Detail: "exec format error"}, 1)
+	s.offer("job", script("exit:0"))
+	if failed := s.fails("job"); failed.Kind != contracts.FailureTask || !strings.Contains(failed.Message, "exec format error") {
+		t.Errorf("failed as %+v", failed)
+	}
+	stop()
+	s.clean()
+}
+
+func TestAnEngineLostWhileItRunsIsACrash(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(nil)
+	s.engine.Fail(fake.CallWait, unavailable, 2)
+	one := 1
+	task := script("hang")
+	task.Retry = &contracts.Retry{MaxCrashes: &one}
+	s.offer("job", task)
+	first := s.awaitEntry("job", contracts.EntryFailed)
+	if data := first.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !data.WillRetry || first.Crashes != 1 {
+		t.Errorf("first end is %+v", data)
+	}
+	s.queue(first, task, contracts.QueuedRetry)
+	_, end := s.await("job")
+	if data := end.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || data.WillRetry || end.Crashes != 2 {
+		t.Errorf("end is %+v %+v", end, data)
+	}
+	stop()
+	s.clean()
+}
+
+func TestALogIsReadOnWhereTheEngineBrokeOff(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.start(nil)
+	s.engine.Fail(fake.CallLogs, unavailable, 1)
+	s.offer("job", script("lines:100:10"))
+	s.succeeds("job")
+	if got := s.output("job", contracts.LogStdout); len(got) != 1000 {
+		t.Errorf("the log has %d bytes", len(got))
+	}
+}
+
+func TestNothingIsClaimedWithoutAnEngine(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.offer("job", script("exit:0"))
+	s.engine.Fail(fake.CallPing, unavailable, 2)
+	s.start(nil)
+	types, _ := s.await("job")
+	sameTypes(t, types, "submitted", "queued", "claimed", "started", "succeeded")
+}
+
+// A node that cannot write its work folder leaves the work to others, and says
+// why it does.
+func TestAnUnwritableWorkFolderClaimsNothing(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	mustWrite(t, filepath.Join(s.root, "attempts"), "in the way")
+	cancel, done := s.run(s.config(s.server.Config()))
+	said := s.awaitNotReady("work folder")
+	s.offer("job", script("exit:0"))
+	cancel()
+	<-done
+	if types, _ := s.life("job"); len(types) != 2 {
+		t.Errorf("life is %v, although: %s", types, said)
+	}
+}
+
+// awaitNotReady returns why an executor says that it is not ready.
+func (s *stage) awaitNotReady(says string) string {
+	s.t.Helper()
+	kv, err := s.bus.JetStream().KeyValue(s.t.Context(), contracts.BucketNodes)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	watch, err := kv.WatchAll(s.t.Context())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer watch.Stop() //nolint:errcheck // the test's connection ends
+	for update := range watch.Updates() {
+		if update != nil && strings.Contains(string(update.Value()), says) {
+			return string(update.Value())
+		}
+	}
+	s.t.Fatal("no executor was announced")
+	return ""
+}
+
+// Volumes that cannot be made are the node's fault and not the task's.
+func TestAFullWorkFolderIsInfrastructure(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(nil)
+	s.gate(func() contracts.GateReply {
+		volumes := filepath.Join(s.root, "attempts", "job.1", "volumes")
+		if err := removeAndBlock(volumes); err != nil {
+			t.Error(err)
+		}
+		return contracts.GateReply{Verdict: contracts.GateOpen}
+	})
+	task := script("exit:0")
+	withGirderJob(task)
+	s.offer("job", task)
+	failed := s.awaitEntry("job", contracts.EntryFailed)
+	data := failed.Data.(*contracts.Failed)
+	if data.Kind != contracts.FailureInfrastructure || !data.WillRetry || !strings.Contains(data.Message, "make volume") {
+		t.Errorf("failed as %+v", data)
+	}
+	stop()
+	s.clean()
+}
+
+func TestConfigurationIsChecked(t *testing.T) {
+	t.Parallel()
+	bad := service.Config{WorkRoot: "relative", LogLimit: "much", Queues: []contracts.Queue{"No"}, AllowOptions: []string{"privileged"}}
+	err := bad.Validate()
+	if err == nil {
+		t.Fatal("accepted")
+	}
+	for _, word := range []string{"slots", "relative", "much", "No", "privileged"} {
+		if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(word)) {
+			t.Errorf("%q does not name %s", err, word)
+		}
+	}
+}

@@ -1,0 +1,147 @@
+package bus_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/natstest"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+const leaseTTL = time.Second
+
+// candidate stands for the lease until its context ends.
+type candidate struct {
+	leads chan struct{} // a value each time it begins
+	ended chan error    // why it ended, each time
+}
+
+func stand(ctx context.Context, b *bus.Bus, id string, leading *atomic.Int32, all *sync.WaitGroup) *candidate {
+	c := &candidate{leads: make(chan struct{}, 10), ended: make(chan error, 10)}
+	all.Go(func() {
+		_ = b.Lead(ctx, "test", id, leaseTTL, func(ctx context.Context) error {
+			if leading.Add(1) > 1 {
+				panic("two leaders")
+			}
+			c.leads <- struct{}{}
+			<-ctx.Done()
+			leading.Add(-1)
+			c.ended <- context.Cause(ctx)
+			return nil
+		})
+	})
+	return c
+}
+
+func TestLeadPassesOn(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	var leading atomic.Int32
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+
+	firstCtx, stopFirst := context.WithCancel(ctx)
+	defer stopFirst()
+	first := stand(firstCtx, open(t, server, "a"), "a", &leading, &all)
+	<-first.leads
+	b := open(t, server, "b")
+	second := stand(ctx, b, "b", &leading, &all)
+	if instances, err := b.Instances(ctx); err != nil || len(instances) != 0 {
+		t.Errorf("a lease is listed as an instance: %v, %v", instances, err)
+	}
+	stopFirst() // it gives the lease back
+	<-second.leads
+	if err := <-first.ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("first ended with %v", err)
+	}
+}
+
+func TestLeadWithoutConnectionIsDeposed(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	var leading atomic.Int32
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+
+	cut := open(t, server, "a")
+	firstCtx, stopFirst := context.WithCancel(ctx)
+	defer stopFirst()
+	first := stand(firstCtx, cut, "a", &leading, &all)
+	<-first.leads
+	second := stand(ctx, open(t, server, "b"), "b", &leading, &all)
+	cut.Close() // the lease is not given back, and expires
+	if err := <-first.ended; !errors.Is(err, bus.ErrDeposed) {
+		t.Errorf("first ended with %v", err)
+	}
+	<-second.leads
+}
+
+func TestProjectionIsChangedByOneAtATime(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	var all sync.WaitGroup
+	for range 4 {
+		b := open(t, server, "a")
+		all.Go(func() {
+			for range 25 {
+				if _, err := b.UpdateProjection(t.Context(), "job", func(job *contracts.Job) bool {
+					job.Attempt++
+					return true
+				}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	b := open(t, server, "b")
+	if job, err := b.Projection(t.Context(), "job"); err != nil || job.Attempt != 100 {
+		t.Errorf("%+v, %v", job, err)
+	}
+	if _, err := b.Projection(t.Context(), "nobody"); !errors.Is(err, bus.ErrNoProjection) {
+		t.Errorf("unknown job: %v", err)
+	}
+	var ids []contracts.JobID
+	for job, err := range b.Projections(t.Context()) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if job == nil {
+			break
+		}
+		ids = append(ids, job.ID)
+	}
+	if len(ids) != 1 || ids[0] != "job" {
+		t.Errorf("all: %v", ids)
+	}
+}
+
+func TestGirderJobIsTakenOnce(t *testing.T) {
+	t.Parallel()
+	b := open(t, natstest.Start(t), "a")
+	if ref, seq, err := b.GirderJob(t.Context(), "job"); ref != nil || seq != 0 || err != nil {
+		t.Errorf("nothing said yet: %v, %d, %v", ref, seq, err)
+	}
+	seq, err := b.PutGirderJob(t.Context(), "job", 0, contracts.GirderJobRef{Creating: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.PutGirderJob(t.Context(), "job", 0, contracts.GirderJobRef{Creating: true}); !errors.Is(err, bus.ErrOvertaken) {
+		t.Errorf("a second creation: %v", err)
+	}
+	if _, err := b.PutGirderJob(t.Context(), "job", seq, contracts.GirderJobRef{ID: "x"}); err != nil {
+		t.Error(err)
+	}
+	if ref, _, err := b.GirderJob(t.Context(), "job"); err != nil || ref.ID != "x" || ref.Creating {
+		t.Errorf("%+v, %v", ref, err)
+	}
+}

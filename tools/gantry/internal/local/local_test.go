@@ -1,0 +1,122 @@
+package local_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/imageimport/enginetest"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/local"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/natsserver"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func config(t *testing.T) local.Config {
+	data := t.TempDir()
+	return local.Config{
+		Data: data, Work: filepath.Join(data, "work"), Slots: 1, Queues: []string{"default", "gpu"},
+		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel),
+	}
+}
+
+func TestEverythingRunsAndStops(t *testing.T) {
+	t.Parallel()
+	enginetest.Need(t)
+	cfg := config(t)
+	cfg.SimAddr = "127.0.0.1:0"
+	ready := make(chan local.Running, 1)
+	cfg.Ready = func(r local.Running) { ready <- r }
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- local.Run(ctx, cfg) }()
+	var running local.Running
+	select {
+	case running = <-ready:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+
+	if err := local.Run(ctx, cfg); !errors.Is(err, datadir.ErrInUse) {
+		t.Errorf("second run in the folder: %v", err)
+	}
+	found, err := datadir.Find(cfg.Data)
+	if err != nil || found.URL != running.NATS.URL || found.Token != running.NATS.Token {
+		t.Errorf("the folder names %s, %v; the server is at %s", found.URL, err, running.NATS.URL)
+	}
+	c, err := client.Connect(ctx, found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	workers, err := c.Workers(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	services := map[string]int{}
+	for _, worker := range workers {
+		services[worker.Service]++
+	}
+	for _, name := range []string{"dispatcher", "docker-executor", "transfer", "job-tracker"} {
+		if services[name] != 1 {
+			t.Errorf("%d instances of %s run", services[name], name)
+		}
+	}
+	if running.Sim == nil || running.Seed.DataToken == "" {
+		t.Errorf("girder-sim: %+v", running.Seed)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("after the end of the context: %v", err)
+	}
+}
+
+func TestAServiceThatFailsEndsEverything(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Work = filepath.Join(cfg.Data, "file")
+	if err := os.WriteFile(cfg.Work, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := local.Run(t.Context(), cfg)
+	if err == nil || !strings.Contains(err.Error(), cfg.Work) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestWrongSettingsAreNamed(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Slots = 0
+	if err := local.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "--slots: must be 1 or more, is 0") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestJoinedServerIsAnnounced(t *testing.T) {
+	t.Parallel()
+	server, err := natsserver.Start(natsserver.Options{Dir: t.TempDir(), Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Stop()
+	cfg := config(t)
+	cfg.Join = &client.Config{URL: server.URL(), Wait: true}
+	cfg.Slots = 0 // it comes no further than the server
+	if err := local.Run(t.Context(), cfg); err == nil {
+		t.Error("no error")
+	}
+	found, err := datadir.Find(cfg.Data)
+	if err != nil || found.URL != server.URL() {
+		t.Errorf("the folder names %s, %v", found.URL, err)
+	}
+}

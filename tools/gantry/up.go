@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/alecthomas/kong"
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/local"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/natsserver"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/show"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/simseed"
+)
+
+// Up is `gantry up`.
+type Up struct {
+	NATSPort     int        `name:"nats-port" help:"Port of the embedded NATS server on 127.0.0.1; 0: any free one." default:"4222" env:"GANTRY_NATS_PORT"`
+	Fsync        bool       `help:"Bring every message to the disk before it counts. --no-fsync and --fsync=false are faster; a power cut then loses up to two minutes of accepted tasks." default:"true" negatable:"" env:"GANTRY_FSYNC"`
+	Slots        int        `help:"Tasks that run at the same time." default:"2" env:"GANTRY_SLOTS"`
+	Queues       []string   `help:"Queues to serve." default:"default" env:"GANTRY_QUEUES"`
+	WorkRoot     string     `help:"Folder for the tasks' data (default: work in the data folder)." placeholder:"DIR" env:"GANTRY_WORK_ROOT"`
+	AllowBind    []string   `help:"Host folders that tasks may mount: PATH for reading, PATH:rw for writing too. None by default." placeholder:"PATH" env:"GANTRY_ALLOW_BIND"`
+	GirderAPIURL string     `name:"girder-api-url" help:"Reach every Girder under this API URL instead of the one that a task names." placeholder:"URL" env:"GANTRY_GIRDER_API_URL"`
+	GirderSim    listenFlag `help:"Run a small simulated Girder too, on 127.0.0.1:8989 or at =HOST:PORT." env:"GANTRY_GIRDER_SIM"`
+	LogLevel     string     `help:"Least severe level that is logged: ${enum}." enum:"trace,debug,info,warn,error" default:"info" env:"GANTRY_LOG_LEVEL"`
+	LogFormat    string     `help:"Log as ${enum}; auto: console on a terminal." enum:"auto,json,console" default:"auto" env:"GANTRY_LOG_FORMAT"`
+}
+
+// Help is the long help.
+func (*Up) Help() string {
+	return `Runs dispatcher, docker-executor, transfer and job-tracker, and unless --nats-url names a server
+an embedded NATS server that only this machine reaches, with a token that it keeps in the data
+folder. Needs a Docker engine. Ctrl-C stops it; tasks that wait are there again at the next start.
+Further options of the services are taken from their variables (GANTRY_TAKEOVER_AFTER, …).`
+}
+
+// Run runs everything until a signal.
+func (u *Up) Run(ctx context.Context, env *cli.Env) error {
+	cfg, err := u.config(env)
+	if err != nil {
+		return &cli.Exit{Code: cli.ExitUsage, Err: err}
+	}
+	var printed error
+	cfg.Ready = func(running local.Running) {
+		_, printed = io.WriteString(env.Stdout, show.Summary(u.summary(env, cfg, running), env.OutStyle()))
+	}
+	ctx, stop := env.UntilSignal(ctx)
+	defer stop()
+	if cfg.Join != nil { // services wait for a server for ever, a person does not
+		c, err := env.Connect(ctx)
+		if err != nil {
+			return err
+		}
+		c.Close()
+	}
+	quiet := context.AfterFunc(ctx, func() {
+		if env.StderrTerminal {
+			fmt.Fprintln(env.Stderr, "gantry: stopping; tasks that run have a moment to end, once more stops at once")
+		}
+	})
+	err = local.Run(ctx, cfg)
+	quiet()
+	switch {
+	case errors.Is(err, datadir.ErrInUse):
+		return fmt.Errorf("another 'gantry up' uses %s: stop it, or choose another folder with --data", cfg.Data)
+	case errors.Is(err, natsserver.ErrPortTaken):
+		return fmt.Errorf("port %d of 127.0.0.1 is taken, perhaps by another NATS server: choose another with --nats-port (0: any), or join that server with --nats-url", u.NATSPort)
+	}
+	return errors.Join(err, printed)
+}
+
+func (u *Up) config(env *cli.Env) (local.Config, error) {
+	cfg := local.Config{
+		Port: u.NATSPort, NoSync: !u.Fsync, SimAddr: u.GirderSim.Addr, Slots: u.Slots, Queues: u.Queues,
+		AllowBind: u.AllowBind, GirderAPIURL: u.GirderAPIURL, Log: newLog(env, u.LogLevel, u.LogFormat),
+	}
+	var err error
+	if cfg.Data, err = datadir.Resolve(env.Globals.Data); err != nil {
+		return cfg, err
+	}
+	cfg.Work = filepath.Join(cfg.Data, "work")
+	if u.WorkRoot != "" {
+		if cfg.Work, err = filepath.Abs(u.WorkRoot); err != nil {
+			return cfg, err
+		}
+	}
+	if env.Globals.Joins() {
+		join := env.Globals.NATS
+		cfg.Join = &join
+	}
+	return cfg, nil
+}
+
+func (u *Up) summary(env *cli.Env, cfg local.Config, running local.Running) show.Instance {
+	known, err := datadir.Default()
+	i := show.Instance{
+		NATS: running.NATS.URL, Embedded: cfg.Join == nil, Data: cfg.Data, DefaultData: err == nil && cfg.Data == known,
+		Work: cfg.Work, Slots: cfg.Slots, Queues: cfg.Queues, Unsynced: cfg.NoSync && cfg.Join == nil,
+	}
+	if running.Sim != nil {
+		i.Girder = &show.SimulatedGirder{
+			URL: running.Sim.URL(), Login: running.Seed.Login, Password: running.Seed.Password,
+			Tokens: simseed.Path(filepath.Join(cfg.Data, "girder-sim")),
+		}
+	}
+	return i
+}
+
+// newLog returns the logger: for people on a terminal, else for programs.
+func newLog(env *cli.Env, level, format string) zerolog.Logger {
+	out := env.Stderr
+	if format == "console" || format == "auto" && env.StderrTerminal {
+		out = zerolog.ConsoleWriter{
+			Out: env.Stderr, NoColor: !env.ErrStyle().Color, TimeFormat: "15:04:05",
+			PartsOrder:    []string{zerolog.TimestampFieldName, zerolog.LevelFieldName, "service", zerolog.MessageFieldName},
+			FieldsExclude: []string{"service"},
+		}
+	}
+	least, err := zerolog.ParseLevel(level)
+	if err != nil {
+		least = zerolog.InfoLevel
+	}
+	return zerolog.New(out).Level(least).With().Timestamp().Logger()
+}
+
+// defaultSimAddr is where girder-sim listens if nothing else is said.
+const defaultSimAddr = "127.0.0.1:8989"
+
+// listenFlag is a flag that may have an address: --girder-sim[=HOST:PORT].
+type listenFlag struct {
+	Addr string // empty: not given
+}
+
+// IsBool lets the flag stand alone.
+func (*listenFlag) IsBool() bool { return true }
+
+// Decode reads the address, or a word that says yes or no.
+func (f *listenFlag) Decode(ctx *kong.DecodeContext) error {
+	f.Addr = defaultSimAddr
+	if ctx.Scan.Peek().Type != kong.FlagValueToken {
+		return nil
+	}
+	switch value := fmt.Sprint(ctx.Scan.Pop().Value); value {
+	case "true", "1", "yes":
+	case "false", "0", "no":
+		f.Addr = ""
+	default:
+		f.Addr = value
+	}
+	return nil
+}

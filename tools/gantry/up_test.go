@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/imageimport/enginetest"
+)
+
+// output is a buffer that a command writes while a test reads it.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	// ready is closed when the text contains the mark.
+	mark  string
+	ready chan struct{}
+}
+
+func newOutput(mark string) *output { return &output{mark: mark, ready: make(chan struct{})} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before := strings.Contains(o.text.String(), o.mark)
+	n, err := o.text.Write(p)
+	if !before && strings.Contains(o.text.String(), o.mark) {
+		close(o.ready)
+	}
+	return n, err
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// execute runs a command line with the signals and returns its exit code.
+func execute(stdout, stderr *output, signals chan os.Signal, args ...string) int {
+	var p program
+	return cli.Execute(&p, &p.Globals, args, &cli.Env{
+		Stdin: strings.NewReader(""), Stdout: stdout, Stderr: stderr, Signals: signals, Width: func() int { return 80 },
+	})
+}
+
+func TestUp(t *testing.T) {
+	t.Parallel()
+	enginetest.Need(t)
+	data := t.TempDir()
+	signals := make(chan os.Signal, 1)
+	stdout, stderr := newOutput("Gantry is ready."), newOutput("never")
+	ended := make(chan int, 1)
+	go func() {
+		ended <- execute(stdout, stderr, signals, "up", "--data", data, "--nats-port=0", "--girder-sim=127.0.0.1:0", "--slots=3", "--log-level=warn")
+	}()
+	select {
+	case <-stdout.ready:
+	case code := <-ended:
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	for _, want := range []string{"docker-executor (3 slots, queue default)", "nats://127.0.0.1:", "girder-sim, user demo", "gantry --data " + data + " run"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("%q is not in %q", want, stdout)
+		}
+	}
+
+	said, refused := newOutput("never"), newOutput("never")
+	if code := execute(said, refused, nil, "up", "--data", data, "--nats-port=0"); code != 1 || !strings.Contains(refused.String(), "another 'gantry up' uses "+data) {
+		t.Errorf("second up: exit code %d, %q", code, refused)
+	}
+	if code := execute(said, refused, nil, "workers", "--data", data); code != 0 || !strings.Contains(said.String(), "0 of 3") {
+		t.Errorf("workers: exit code %d, %q, %q", code, said, refused)
+	}
+
+	signals <- syscall.SIGTERM
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	if code := execute(said, refused, nil, "workers", "--data", data); code != 1 || !strings.Contains(refused.String(), "no Gantry answers at nats://127.0.0.1:") {
+		t.Errorf("workers after the end: exit code %d, %q", code, refused)
+	}
+}
+
+func TestUpSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
+	for want, args := range map[string][]string{
+		"slots: must be 1 or more, is 0": {"--slots=0"},
+		"queues":                         {"--queues=No Such Name"},
+		"--log-level":                    {"--log-level=loud"},
+	} {
+		stdout, stderr := newOutput("never"), newOutput("never")
+		code := execute(stdout, stderr, nil, append([]string{"up", "--data", t.TempDir(), "--nats-port=0"}, args...)...)
+		if code == 0 || !strings.Contains(stderr.String(), want) {
+			t.Errorf("%q: exit code %d, %q", args, code, stderr)
+		}
+	}
+}
+
+func TestGirderSimFlag(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ args, want string }{
+		{"", ""}, {"--girder-sim", defaultSimAddr}, {"--girder-sim=127.0.0.1:9", "127.0.0.1:9"}, {"--girder-sim=false", ""}, {"--girder-sim=yes", defaultSimAddr},
+	} {
+		if got := parseUp(t, c.args).GirderSim.Addr; got != c.want {
+			t.Errorf("%q: got %q, want %q", c.args, got, c.want)
+		}
+	}
+	if up := parseUp(t, "--fsync=false"); up.Fsync {
+		t.Error("--fsync=false left it on")
+	}
+	if up := parseUp(t, ""); !up.Fsync || up.NATSPort != 4222 || up.Slots != 2 {
+		t.Errorf("defaults are %+v", up)
+	}
+}
+
+func parseUp(t *testing.T, arg string) Up {
+	t.Helper()
+	var up Up
+	parser, err := kong.New(&up)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(strings.Fields(arg)); err != nil {
+		t.Fatalf("%q: %v", arg, err)
+	}
+	return up
+}
