@@ -229,20 +229,3 @@ func (b *Bus) PutGirderJob(ctx context.Context, job contracts.JobID, before uint
 	}
 	return seq, nil
 }
-
-// JobsWithSecrets returns the jobs that have secrets of a kind.
-func (b *Bus) JobsWithSecrets(ctx context.Context, kind contracts.SecretKind) ([]contracts.JobID, error) {
-	kv, err := b.JetStream().KeyValue(ctx, contracts.BucketSecrets)
-	if err != nil {
-		return nil, fmt.Errorf("list secrets: %w", err)
-	}
-	keys, err := kv.ListKeysFiltered(ctx, "*."+string(kind))
-	if err != nil {
-		return nil, fmt.Errorf("list secrets: %w", err)
-	}
-	var jobs []contracts.JobID
-	for key := range keys.Keys() {
-		jobs = append(jobs, contracts.JobID(key[:len(key)-len(kind)-1]))
-	}
-	return jobs, nil
-}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go/jetstream"
@@ -59,20 +62,30 @@ func (b *Bus) PutSecrets(ctx context.Context, job contracts.JobID, kind contract
 	return nil
 }
 
-// DeleteSecrets removes all secrets of a job, and leaves no marker that could
-// be read instead.
+// secretsStream is the stream of the bucket of secrets.
+const secretsStream = "KV_" + contracts.BucketSecrets
+
+// DeleteSecrets removes all secrets of a job. The messages are purged: a key
+// that is deleted would leave a marker for ever.
 func (b *Bus) DeleteSecrets(ctx context.Context, job contracts.JobID) error {
-	for _, kind := range contracts.SecretKinds {
-		err := b.persist(ctx, func(ctx context.Context) error {
-			kv, err := b.JetStream().KeyValue(ctx, contracts.BucketSecrets)
-			if err != nil {
-				return err
-			}
-			return kv.Purge(ctx, secretKey(job, kind))
-		})
-		if err != nil {
-			return fmt.Errorf("delete %s secrets of %s: %w", kind, job, err)
-		}
+	if err := b.Purge(ctx, secretsStream, "$KV."+contracts.BucketSecrets+"."+secretKey(job, "*")); err != nil {
+		return fmt.Errorf("delete secrets of %s: %w", job, err)
 	}
 	return nil
+}
+
+// JobsWithSecrets returns the jobs that have secrets, by the names of the keys:
+// no secret is read for it.
+func (b *Bus) JobsWithSecrets(ctx context.Context) ([]contracts.JobID, error) {
+	stream, err := b.JetStream().Stream(ctx, secretsStream, jetstream.WithSubjectFilter(">"))
+	if err != nil {
+		return nil, fmt.Errorf("list secrets: %w", err)
+	}
+	jobs := map[contracts.JobID]bool{}
+	for subject := range stream.CachedInfo().State.Subjects {
+		key := strings.TrimPrefix(subject, "$KV."+contracts.BucketSecrets+".")
+		job, _, _ := strings.Cut(key, ".")
+		jobs[contracts.JobID(job)] = true
+	}
+	return slices.Collect(maps.Keys(jobs)), nil
 }

@@ -224,6 +224,25 @@ func TestRefusedCreationBehindTheGate(t *testing.T) {
 	r.awaitRevoke("jobs.rest.create_job")
 }
 
+// A task that was rejected before it could be queued has a Girder job as well,
+// which says why.
+func TestRejectedTask(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	whole := s.create()
+	whole.Girder.Job.Title = ""
+	redacted, secrets, err := (&contracts.Task{Version: 1, Girder: whole.Girder}).Redact()
+	s.must(err)
+	r := &run{site: s, id: contracts.NewJobID()}
+	r.entry(&contracts.Submitted{Task: redacted, Submission: 1})
+	s.must(s.bus.PutSecrets(s.ctx, r.id, contracts.SecretJob, secrets[contracts.SecretJob]))
+	r.entry(&contracts.Failed{Kind: contracts.FailureRejected, Message: "docker.image: missing"})
+	job := r.mirrored()
+	s.wantStatuses(job, girdersim.Running, girdersim.Error)
+	s.wantLog(job, "docker.image: missing\n")
+}
+
 func TestGate(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -40,8 +40,10 @@ type Proxy struct {
 	server   string
 	config   client.Config
 
+	judging sync.Mutex
+	judge   func(subject string) Verdict
+
 	mu    sync.Mutex
-	judge func(subject string) Verdict
 	conns map[net.Conn]bool
 	all   sync.WaitGroup
 }
@@ -69,10 +71,11 @@ func Start(t testing.TB, config client.Config) *Proxy {
 func (p *Proxy) Config() client.Config { return p.config }
 
 // Judge calls judge for each message that a client publishes from now on,
-// before the server has it; for one connection one at a time. Nil lets all pass.
+// one at a time, before the server has it. Nil lets all pass; the earlier judge
+// is through with its last case when Judge returns.
 func (p *Proxy) Judge(judge func(subject string) Verdict) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+	p.judging.Lock()
+	defer p.judging.Unlock()
 	p.judge = judge
 }
 
@@ -150,13 +153,12 @@ func (p *Proxy) forward(from, to net.Conn, lost *atomic.Bool) {
 }
 
 func (p *Proxy) verdict(subject string) Verdict {
-	p.mu.Lock()
-	judge := p.judge
-	p.mu.Unlock()
-	if subject == "" || judge == nil {
+	p.judging.Lock()
+	defer p.judging.Unlock()
+	if subject == "" || p.judge == nil {
 		return Pass
 	}
-	return judge(subject)
+	return p.judge(subject)
 }
 
 // readOp reads one operation of the client protocol; subject is that of a

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (m *mirror) resume(ctx context.Context, job girder.Job) error {
 
 // findJob returns how the Girder job is reached, creating it if need be.
 func (m *mirror) findJob(ctx context.Context) (girder.JobSpec, *host, error) {
-	secrets, err := m.bus.Secrets(ctx, m.job, contracts.SecretJob)
+	secrets, err := m.awaitSecrets(ctx)
 	if err != nil {
 		return girder.JobSpec{}, nil, err
 	}
@@ -83,6 +84,29 @@ func (m *mirror) findJob(ctx context.Context) (girder.JobSpec, *host, error) {
 		return m.takeOver(ctx, info, secrets)
 	}
 	return m.create(ctx, secrets)
+}
+
+// secretsPatience is how long a job may be without its secrets: the dispatcher
+// stores them right after the first entry, and may die in between.
+const (
+	secretsPatience = time.Minute
+	secretsPause    = 200 * time.Millisecond
+)
+
+// awaitSecrets returns the secrets of the Girder job, or none where they do not
+// come.
+func (m *mirror) awaitSecrets(ctx context.Context) (contracts.Secrets, error) {
+	for began := time.Now(); ; {
+		secrets, err := m.bus.Secrets(ctx, m.job, contracts.SecretJob)
+		if err != nil || len(secrets) > 0 || time.Since(began) > secretsPatience {
+			return secrets, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(secretsPause):
+		}
+	}
 }
 
 func (m *mirror) takeOver(ctx context.Context, info *contracts.GirderJobInfo, secrets contracts.Secrets) (girder.JobSpec, *host, error) {
@@ -164,6 +188,10 @@ func (m *mirror) create(ctx context.Context, secrets contracts.Secrets) (girder.
 	return spec, host, err
 }
 
+// namelessTask stands for title and type, which Girder requires, of a task that
+// was rejected because it has no name.
+const namelessTask = "task"
+
 func (m *mirror) post(ctx context.Context, api string, secrets contracts.Secrets) (girder.Job, error) {
 	wanted := m.task.Girder.Job
 	token, err := wanted.Token.Resolve(secrets)
@@ -183,10 +211,8 @@ func (m *mirror) post(ctx context.Context, api string, secrets contracts.Secrets
 		return girder.Job{}, &badTaskError{err}
 	}
 	request := girder.NewJob{
-		Title: m.task.Title(), Type: wanted.Type, Handler: string(contracts.HandlerCelery), Public: wanted.Public, OtherFields: []byte(other),
-	}
-	if request.Type == "" {
-		request.Type = m.task.Name
+		Title: cmp.Or(m.task.Title(), namelessTask), Type: cmp.Or(wanted.Type, m.task.Name, namelessTask),
+		Handler: string(contracts.HandlerCelery), Public: wanted.Public, OtherFields: []byte(other),
 	}
 	return m.patiently(ctx, func(ctx context.Context) (girder.Job, error) { return client.CreateJob(ctx, request) })
 }

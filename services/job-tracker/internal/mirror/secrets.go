@@ -17,14 +17,12 @@ func (m *Manager) sweep(ctx context.Context) error {
 	ticker := time.NewTicker(m.cfg.Sweep)
 	defer ticker.Stop()
 	for {
-		for _, kind := range contracts.SecretKinds {
-			jobs, err := m.bus.JobsWithSecrets(ctx, kind)
-			if err != nil && ctx.Err() == nil {
-				zerolog.Ctx(ctx).Warn().Err(err).Msg("secrets not listed")
-			}
-			for _, job := range jobs {
-				m.retireByID(ctx, job)
-			}
+		jobs, err := m.bus.JobsWithSecrets(ctx)
+		if err != nil && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("secrets not listed")
+		}
+		for _, job := range jobs {
+			m.retireByID(ctx, job)
 		}
 		select {
 		case <-ctx.Done():
