@@ -252,6 +252,9 @@ func (c *Client) read(ctx context.Context, stream string, subjects []string, fro
 		return err
 	}
 	defer messages.Stop()
+	// The iterator looks at no context while it waits for a server that is away.
+	unhook := context.AfterFunc(ctx, messages.Stop)
+	defer unhook()
 	for {
 		msg, err := messages.Next(jetstream.NextContext(ctx))
 		if err != nil {

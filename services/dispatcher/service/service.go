@@ -8,6 +8,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -79,7 +80,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("declare topology: %w", err)
 	}
 	known := queues.New(b, cfg.OpenQueues)
-	if err := known.Require(ctx, cfg.Queues...); err != nil {
+	if err := errors.Join(known.Recall(ctx), known.Require(ctx, cfg.Queues...)); err != nil {
 		return err
 	}
 	d := &dispatcher{

@@ -401,7 +401,7 @@ func TestRefusedWithThousandsOfProblems(t *testing.T) {
 	t.Parallel()
 	server, c := dispatchtest.Server(t)
 	run(t, server, nil)
-	args := strings.Repeat(`{"type":"volume_path","path":"/x"},`, 12000)
+	args := strings.Repeat(`{"type":"volume_path","path":"/x"},`, 2000)
 	payload := `{"version":1,"id":"j","task":"docker_run","docker":{"image":"i","args":[` + strings.TrimSuffix(args, ",") + `]}}`
 	for n := range 20 {
 		bustest.Publish(t, c, contracts.SubmitAny, "", []byte(strings.Replace(payload, `"j"`, fmt.Sprintf(`"j-%d"`, n), 1)))

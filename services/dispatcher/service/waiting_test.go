@@ -34,6 +34,8 @@ func TestRevokeOfAQueuedJob(t *testing.T) {
 	stop := run(t, server, nil)
 	submit(t, c, "job")
 	submit(t, c, "other")
+	dispatchtest.NextReady(t, c)
+	dispatchtest.NextReady(t, c)
 	revoke(t, c, "job")
 	end, err := c.Wait(t.Context(), "job")
 	if err != nil {
@@ -42,6 +44,7 @@ func TestRevokeOfAQueuedJob(t *testing.T) {
 	if canceled, ok := end.Data.(*contracts.Canceled); !ok || canceled.By != "somebody" || canceled.Reason != "no longer wanted" {
 		t.Errorf("end %+v", end.Data)
 	}
+	revokesHandled(t, c)
 	stop()
 	if n := dispatchtest.Ready(t, c, "job"); n != 0 {
 		t.Errorf("%d ready messages of a canceled job", n)
@@ -82,6 +85,7 @@ func TestRevokeWhileNoDispatcherRuns(t *testing.T) {
 	if end, err := c.Wait(t.Context(), "job"); err != nil || end.Type != contracts.EntryCanceled {
 		t.Fatalf("end %v, %v", end, err)
 	}
+	revokesHandled(t, c)
 	stop()
 	if n := dispatchtest.Ready(t, c, "job"); n != 0 {
 		t.Errorf("%d ready messages", n)
@@ -99,6 +103,7 @@ func TestRevokeOfAJobThatWaitsForItsRetry(t *testing.T) {
 	if end, err := c.Wait(t.Context(), "job"); err != nil || end.Type != contracts.EntryCanceled || end.Attempt != failed.Attempt {
 		t.Fatalf("end %v, %v", end, err)
 	}
+	revokesHandled(t, c)
 	stop()
 	if n := dispatchtest.Scheduled(t, c, "job"); n != 0 {
 		t.Errorf("%d schedules are left", n)
@@ -130,8 +135,18 @@ func TestRevokeOfARunningJobIsItsOwners(t *testing.T) {
 	}
 }
 
-// awaitSchedule waits for the schedule of a job, by the advisory that the
-// server sends when the dispatcher's purge or plan is through: here the plan.
+// revokesHandled waits until the dispatcher is through with the revokes that
+// came before, with all that it removes: it handles one after the other.
+func revokesHandled(t *testing.T, c *client.Client) {
+	t.Helper()
+	submit(t, c, "probe")
+	revoke(t, c, "probe")
+	if _, err := c.Wait(t.Context(), "probe"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitSchedule waits until the schedule of a job is published.
 func awaitSchedule(t *testing.T, c *client.Client, job contracts.JobID) {
 	t.Helper()
 	heard, err := c.Conn().SubscribeSync(contracts.LaterSubject(job, contracts.LaterRetry))
@@ -265,6 +280,20 @@ func TestQueueBecomesKnown(t *testing.T) {
 	bustest.Next(t, c, contracts.ReadyConsumer(contracts.LaneNormal, "gpu", contracts.KindDocker))
 }
 
+func TestQueueStaysKnownAfterARestart(t *testing.T) {
+	t.Parallel()
+	server, c := dispatchtest.Server(t)
+	stop := run(t, server, func(cfg *service.Config) { cfg.Queues = []contracts.Queue{"default", "gpu"} })
+	stop()
+	run(t, server, nil) // nobody announces the queue now, and it is not configured
+	task := dispatchtest.Task("job")
+	task.Queue = "gpu"
+	if _, err := c.Submit(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	dispatchtest.Await(t, c, "job", contracts.EntryQueued, 1)
+}
+
 func TestOpenQueues(t *testing.T) {
 	t.Parallel()
 	server, c := dispatchtest.Server(t)
@@ -288,6 +317,11 @@ func TestMaxQueuedHoldsBack(t *testing.T) {
 	run(t, server, func(cfg *service.Config) { cfg.MaxQueued = 1 })
 	delivered := acknowledged(t, c)
 	bustest.Publish(t, c, contracts.SubmitAny, "", dispatchtest.Encode(t, dispatchtest.Task("second")))
+	for range 100 { // the dispatcher answers all of this and does not take the task
+		if _, err := c.DeadLetters(t.Context(), 1); err != nil {
+			t.Fatal(err)
+		}
+	}
 	// The room is made by the first job's claim, and only then is there a life.
 	last, err := b.Last(t.Context(), "first")
 	if err != nil {
@@ -304,8 +338,11 @@ func TestMaxQueuedHoldsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	msg, err := submitted.GetMsg(t.Context(), 1, jetstream.WithGetMsgSubject(contracts.LifeSubject("second")))
-	if err != nil || msg.Sequence < claimed.Seq {
-		t.Errorf("the second life begins at %v, %v, before there was room at %d", msg, err, claimed.Seq)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if msg.Sequence < claimed.Seq {
+		t.Errorf("the second life begins at %d, before there was room at %d", msg.Sequence, claimed.Seq)
 	}
 }
 

@@ -24,6 +24,7 @@ type cancelStage struct {
 	stop     func()
 	signaled <-chan struct{}
 	release  func()
+	answer   func(contracts.Step) *contracts.StepResult // of transfer
 }
 
 func newCancelStage(t *testing.T) *cancelStage {
@@ -35,7 +36,7 @@ func newCancelStage(t *testing.T) *cancelStage {
 	s.awaitEntry(sentinel, contracts.EntryStarted)
 	signaled, release := s.engine.Hang(fake.CallSignal)
 	t.Cleanup(release)
-	return &cancelStage{stage: s, proxy: proxy, stop: stop, signaled: signaled, release: release}
+	return &cancelStage{stage: s, proxy: proxy, stop: stop, signaled: signaled, release: release, answer: bringOrSend}
 }
 
 // cancel revokes the job and returns when the executor has heard it.
@@ -100,13 +101,13 @@ func TestARevokeIsHonoredAtEveryInstant(t *testing.T) {
 	}
 	inStep := func(kind contracts.StepKind) func(*cancelStage) {
 		return func(s *cancelStage) {
-			s.transfers(true, func(step contracts.Step) *contracts.StepResult {
+			s.answer = func(step contracts.Step) *contracts.StepResult {
 				if step.Kind != kind {
 					return bringOrSend(step)
 				}
 				s.cancel()
 				return nil
-			})
+			}
 		}
 	}
 	for name, test := range map[string]struct {
@@ -143,17 +144,17 @@ func TestARevokeIsHonoredAtEveryInstant(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newCancelStage(t)
-			tr := s.transfers(true, bringOrSend)
 			task := outputTask()
 			if test.task != nil {
 				test.task(task)
 			}
 			test.arrange(s)
+			tr := s.transfers(true, s.answer)
 			s.offer("job", task)
 			types, end := s.await("job")
 			want := append([]contracts.EntryType{"submitted", "queued"}, test.entries...)
 			sameTypes(t, types, append(want, "canceling", "canceled")...)
-			if canceled := end.Data.(*contracts.Canceled); name != "before the ready message" && (canceled.By != "somebody" || canceled.Reason != "enough") {
+			if canceled, _ := end.Data.(*contracts.Canceled); canceled != nil && name != "before the ready message" && (canceled.By != "somebody" || canceled.Reason != "enough") {
 				t.Errorf("canceled entry is %+v", canceled)
 			}
 			uploads := 0

@@ -1,10 +1,8 @@
 package service_test
 
 import (
-	"context"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -14,26 +12,6 @@ import (
 )
 
 var unavailable = &engine.Error{Op: "reach", Subject: "the fake engine", Kind: engine.ErrUnavailable}
-
-// signalRecorder notes the signals that containers get.
-type signalRecorder struct {
-	*fake.Engine
-	mu      sync.Mutex
-	signals []string
-}
-
-func (r *signalRecorder) Signal(ctx context.Context, id, signal string) error {
-	r.mu.Lock()
-	r.signals = append(r.signals, signal)
-	r.mu.Unlock()
-	return r.Engine.Signal(ctx, id, signal)
-}
-
-func (r *signalRecorder) sent() []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return append([]string(nil), r.signals...)
-}
 
 func TestExitCodes(t *testing.T) {
 	t.Parallel()

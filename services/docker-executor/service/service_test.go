@@ -21,7 +21,12 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if data := os.Getenv(childConfig); data != "" {
+		runChild(data)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // stage is a NATS server, a fake engine, a work folder, and what a dispatcher
 // would do. Executors are started on it.
@@ -312,20 +317,6 @@ func sameTypes(t *testing.T, got []contracts.EntryType, want ...contracts.EntryT
 	if !slices.Equal(got, want) {
 		t.Errorf("life is %v, want %v", got, want)
 	}
-}
-
-// recorder notes what containers are made of.
-type recorder struct {
-	*fake.Engine
-	mu    sync.Mutex
-	specs []engine.Spec
-}
-
-func (r *recorder) Create(ctx context.Context, spec engine.Spec) (string, error) {
-	r.mu.Lock()
-	r.specs = append(r.specs, spec)
-	r.mu.Unlock()
-	return r.Engine.Create(ctx, spec)
 }
 
 func (r *recorder) only(t *testing.T) engine.Spec {

@@ -2,6 +2,8 @@ package bus
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -112,4 +114,30 @@ func first(batch jetstream.MessageBatch, err error) (jetstream.Msg, error) {
 		return nil, batch.Error()
 	}
 	return msg, nil
+}
+
+// OfferedQueues returns the queues that have consumers of ready messages of a
+// kind: those that were known before, also to a dispatcher that is no more.
+func (b *Bus) OfferedQueues(ctx context.Context, kind contracts.Kind) ([]contracts.Queue, error) {
+	var queues []contracts.Queue
+	err := b.persist(ctx, func(ctx context.Context) error {
+		stream, err := b.stream(ctx, contracts.StreamReady)
+		if err != nil {
+			return err
+		}
+		queues = nil
+		names := stream.ConsumerNames(ctx)
+		for name := range names.Name() {
+			lane, rest, _ := strings.Cut(name, "-")
+			queue, ours := strings.CutSuffix(rest, "-"+string(kind))
+			if ours && lane == string(contracts.LaneNormal) {
+				queues = append(queues, contracts.Queue(queue))
+			}
+		}
+		return names.Err()
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list queues: %w", err)
+	}
+	return queues, nil
 }

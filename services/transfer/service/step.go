@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -127,6 +128,7 @@ func (w *work) do(ctx context.Context) (*contracts.StepResult, error) {
 	}
 	result.Version, result.Step, result.Ended = contracts.Version, w.step.Step, time.Now().UTC()
 	result.Outcome, result.Message = outcome(err)
+	result.Message += w.hint(err)
 	logger := zerolog.Ctx(ctx)
 	logger.Info().Str("outcome", string(result.Outcome)).Str("message", result.Message).Int64("bytes", result.Bytes).
 		Dur("took", time.Since(began)).Str("kind", string(w.step.Kind)).Msg("step ended")
@@ -145,6 +147,22 @@ func outcome(err error) (contracts.StepOutcome, string) {
 		return contracts.StepFailure, err.Error()
 	}
 	return contracts.StepInfrastructure, err.Error()
+}
+
+// hint says which field and scope to look at where Girder refuses the token.
+func (w *work) hint(err error) string {
+	if !errors.Is(err, girder.ErrUnauthorized) && !errors.Is(err, girder.ErrForbidden) {
+		return ""
+	}
+	scope := "core.data.read"
+	if w.step.Kind == contracts.StepStageOut {
+		scope = "core.data.write"
+	}
+	field := "girder.token"
+	if token := w.step.Girder.Token; token.IsReference() { // its path is the field's
+		_, field, _ = strings.Cut(string(token), "/")
+	}
+	return fmt.Sprintf(" (%s: it has to be valid, with the scope %s, and of a user who may do this)", field, scope)
 }
 
 // taskFault is a failure of the task that was found before anything was moved.

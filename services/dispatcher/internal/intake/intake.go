@@ -133,8 +133,12 @@ func (i *Intake) accept(ctx context.Context, s submission, task *contracts.Task)
 			Payload: s.payload, Submission: s.seq,
 		})
 	}
-	if err != nil || last == nil {
+	if err != nil {
 		return err
+	}
+	if last == nil {
+		// The delivery before may have died between a ready message and a revoke.
+		return cancel.IfRevoked(ctx, i.Bus, task.ID)
 	}
 	if last.Type == contracts.EntrySubmitted {
 		// Later they are there, or removed for good with the job's end.

@@ -169,6 +169,32 @@ func TestRevokeBeforeEachStep(t *testing.T) {
 	}
 }
 
+// TestRevokeAndDeathAtEachStep: the dispatcher dies right after the revoke, and
+// the next one finds no ready message too many.
+func TestRevokeAndDeathAtEachStep(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	step, finished := 1, false
+	for ; !finished; step++ {
+		job := contracts.JobID(fmt.Sprintf("job-%d", step))
+		revoke := contracts.Revoke{Job: job}
+		msg := s.submit(dispatchtest.SecretTask(job, dispatchtest.Token))
+		finished = s.on(msg, func(n int, _ string, die context.CancelFunc) bustest.Verdict {
+			if n < step {
+				return bustest.Pass
+			}
+			s.revoke(revoke)
+			die()
+			return bustest.LoseAnswer
+		})
+		if finished {
+			s.revoke(revoke)
+		}
+		s.again(msg)
+		s.checkCanceled(job)
+	}
+}
+
 func (s *site) revoke(revoke contracts.Revoke) {
 	if err := s.client.Revoke(s.Context(), revoke); err != nil {
 		s.Error(err)

@@ -33,6 +33,16 @@ func New(b *bus.Bus, open bool) *Queues {
 	return &Queues{bus: b, open: open, known: map[contracts.Queue]bool{}}
 }
 
+// Recall makes the queues known that were known before: after a restart of
+// everything, tasks may come before the executors that announce their queues.
+func (q *Queues) Recall(ctx context.Context) error {
+	queues, err := q.bus.OfferedQueues(ctx, contracts.KindDocker)
+	if err != nil {
+		return err
+	}
+	return q.Require(ctx, queues...)
+}
+
 // Require makes queues known, with their consumers.
 func (q *Queues) Require(ctx context.Context, queues ...contracts.Queue) error {
 	for _, queue := range queues {

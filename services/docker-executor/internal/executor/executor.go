@@ -51,7 +51,7 @@ const (
 	// retryPull is the pause after a pull that failed.
 	retryPull = time.Second
 	// giveBack is how long a message waits that is left to others.
-	giveBack = 5 * time.Second
+	giveBack = 2 * time.Second
 	// cleanTimeout bounds the removal of what an attempt leaves.
 	cleanTimeout = 2 * time.Minute
 	// endTimeout is how long an attempt that was stopped may take to write its
@@ -238,7 +238,7 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg *bus.Message, last *
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if !e.active.add(last.Job, number, cancel) {
-		return false, errLeftToOwner
+		return false, nil // its last attempt is being removed right now, or this one waits for NATS
 	}
 	defer e.active.remove(last.Job)
 
@@ -297,7 +297,7 @@ func (e *Executor) contest(ctx, lifetime context.Context, msg *bus.Message, last
 	abandoned, err := folder.Take(e.WorkRoot, last.Job, last.Attempt)
 	switch {
 	case err == nil:
-		return e.bury(ctx, abandoned)
+		return e.bury(lifetime, abandoned)
 	case errors.Is(err, folder.ErrLocked):
 		return false, errLeftToOwner
 	case !errors.Is(err, fs.ErrNotExist):
