@@ -12,10 +12,11 @@ MODULES := $(shell sed -n 's|^[[:space:]]*\./||p' go.work)
 PACKAGES := $(patsubst %,./%/...,$(filter-out e2e tools/lint,$(MODULES)))
 ROOT := $(CURDIR)
 
-PROGRAMS := tools/gantry services/dispatcher services/docker-executor services/transfer services/job-tracker tools/girder-sim tools/bench
+PROGRAMS := tools/gantry tools/gantry/demo-task services/dispatcher services/docker-executor services/transfer services/job-tracker tools/girder-sim tools/bench
 SERVICES := dispatcher docker-executor transfer job-tracker
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
-LDFLAGS := -s -w -X github.com/gantry-worker/gantry/services/internal/config.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/gantry-worker/gantry/services/internal/config.version=$(VERSION) \
+	-X github.com/gantry-worker/gantry/tools/gantry/internal/cli.version=$(VERSION)
 # Static: nothing of the machine that builds is needed where it runs.
 STATIC := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)'
 

@@ -15,7 +15,7 @@ import (
 	"github.com/gantry-worker/gantry/tools/gantry/internal/local"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/natsserver"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/show"
-	"github.com/gantry-worker/gantry/tools/gantry/internal/simseed"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 // Up is `gantry up`.

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -11,8 +12,10 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 type flags struct {
@@ -48,9 +51,20 @@ func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
 	fmt.Fprintln(stderr, sim.URL())
 	if f.Seed {
 		if err := seed(sim, f.Dir, stdout); err != nil {
-			return fmt.Errorf("seed: %w", err)
+			return err
 		}
 	}
 	<-ctx.Done()
 	return nil
+}
+
+// seed prints the ids and tokens that the server starts with.
+func seed(sim *girdersim.Server, dir string, stdout io.Writer) error {
+	planted, err := simseed.Plant(sim, dir)
+	if err != nil {
+		return err
+	}
+	out := json.NewEncoder(stdout)
+	out.SetIndent("", "  ")
+	return out.Encode(planted)
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 // asCommand makes the test binary behave as the command itself.
@@ -29,7 +31,7 @@ func TestMain(m *testing.M) {
 // command is a running girder-sim with its seed.
 type command struct {
 	*exec.Cmd
-	seed demo
+	seed simseed.Seed
 }
 
 func startCommand(t *testing.T, dir string) *command {

@@ -79,7 +79,7 @@ func (l *lease) hold(ctx context.Context, lead func(context.Context) error) erro
 	defer depose(nil)
 	done := make(chan error, 1)
 	go func() { done <- lead(leading) }()
-	log.Info().Str("instance", l.id).Msg("leading")
+	log.Info().Msg("leading")
 	ticker := time.NewTicker(l.ttl / 3)
 	defer ticker.Stop()
 	for {

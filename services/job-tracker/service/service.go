@@ -6,7 +6,6 @@ package service
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -31,7 +30,7 @@ type Config struct {
 
 	GirderAPIURL     string        `name:"girder-api-url" help:"Replaces the base of every Girder URL in a task, where workers reach Girder by another name than its users do." placeholder:"URL"`
 	GirderLogLimit   int64         `help:"How much log Girder gets of one job, in bytes: the first half and, at the end, the last half." default:"8388608"`
-	GirderPatience   time.Duration `help:"How long a Girder that does not answer is asked again. Its tokens live seven days." default:"168h"`
+	GirderPatience   time.Duration `name:"mirror-patience" help:"How long a Girder that does not answer is asked again. Its tokens live seven days." default:"168h"`
 	SecretsRetention time.Duration `help:"How long the secrets of a failed job are kept." default:"24h"`
 	LeaseTTL         time.Duration `help:"How soon a standby takes over from a leader that is gone." default:"6s" name:"lease-ttl"`
 
@@ -48,11 +47,11 @@ const minLogLimit = 64 << 10
 func (c Config) Validate() error {
 	switch {
 	case c.GirderLogLimit < minLogLimit || c.GirderLogLimit > 12<<20:
-		return fmt.Errorf("girder_log_limit: %d is not between 65536 and 12582912; Girder's database takes no more", c.GirderLogLimit)
+		return config.Invalid("girder-log-limit", "must be between 65536 and 12582912 (Girder's database takes no more), is %d", c.GirderLogLimit)
 	case c.LeaseTTL < time.Second:
-		return fmt.Errorf("lease_ttl: %s is less than 1s", c.LeaseTTL)
+		return config.Invalid("lease-ttl", "must be 1s or more, is %s", c.LeaseTTL)
 	case c.GirderPatience <= 0:
-		return fmt.Errorf("girder_patience: %s is not positive", c.GirderPatience)
+		return config.Invalid("mirror-patience", "must be a positive time such as 168h, is %s", c.GirderPatience)
 	}
 	return nil
 }

@@ -116,8 +116,7 @@ func (d *demo) makeFolder() (string, error) {
 		if err != nil {
 			return "", fmt.Errorf("make data folder: %w", err)
 		}
-		// Containers of any user look into the work folder below it.
-		return folder, os.Chmod(folder, 0o755)
+		return folder, nil
 	}
 	folder, err := filepath.Abs(d.options.Data)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/imageimport/enginetest"
-	"github.com/gantry-worker/gantry/tools/gantry/internal/simseed"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -6,7 +6,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/gantry-worker/gantry/contracts"
-	"github.com/gantry-worker/gantry/tools/gantry/internal/simseed"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 const (

@@ -20,8 +20,8 @@ import (
 	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/natsserver"
-	"github.com/gantry-worker/gantry/tools/gantry/internal/simseed"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 // Config says what to run.

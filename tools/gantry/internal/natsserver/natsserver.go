@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -54,6 +55,10 @@ type Server struct {
 func Start(o Options) (*Server, error) {
 	if err := checkPort(o.Port); err != nil {
 		return nil, err
+	}
+	// It holds the secrets of tasks, so it is for nobody else.
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make folder for NATS: %w", err)
 	}
 	port := o.Port
 	if port == 0 {

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"strconv"
 	"testing"
 
@@ -81,8 +83,11 @@ func TestServerListensOnLoopbackOnly(t *testing.T) {
 
 func TestServerKeepsItsData(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "nats")
 	server := start(t, dir, 0)
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("mode of the folder: %v, %v", info.Mode(), err)
+	}
 	js, err := jetstream.New(connect(t, server))
 	if err != nil {
 		t.Fatal(err)

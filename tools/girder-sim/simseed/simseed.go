@@ -40,7 +40,7 @@ type Seed struct {
 func Path(dir string) string { return filepath.Join(dir, "seed.json") }
 
 // Plant returns the seed of a simulator that keeps its data in dir, made if
-// there is none.
+// there is none. With an empty dir it is made and not kept.
 func Plant(sim *girdersim.Server, dir string) (Seed, error) {
 	seed, err := load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -55,6 +55,9 @@ func Plant(sim *girdersim.Server, dir string) (Seed, error) {
 
 func load(dir string) (Seed, error) {
 	var seed Seed
+	if dir == "" {
+		return seed, fs.ErrNotExist
+	}
 	data, err := os.ReadFile(Path(dir))
 	if err != nil {
 		return seed, err
@@ -63,6 +66,9 @@ func load(dir string) (Seed, error) {
 }
 
 func keep(dir string, seed Seed) error {
+	if dir == "" {
+		return nil
+	}
 	data, err := json.MarshalIndent(seed, "", "  ")
 	if err != nil {
 		return fmt.Errorf("keep seed: %w", err)

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/gantry-worker/gantry/tools/gantry/internal/simseed"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
