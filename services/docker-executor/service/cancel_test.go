@@ -99,14 +99,14 @@ func TestARevokeIsHonoredAtEveryInstant(t *testing.T) {
 	during := func(call fake.Call) func(*cancelStage) {
 		return func(s *cancelStage) { s.hang(call, s.cancel) }
 	}
-	inStep := func(kind contracts.StepKind) func(*cancelStage) {
+	inStep := func(kind contracts.StepKind, result *contracts.StepResult) func(*cancelStage) {
 		return func(s *cancelStage) {
 			s.answer = func(step contracts.Step) *contracts.StepResult {
 				if step.Kind != kind {
 					return bringOrSend(step)
 				}
 				s.cancel()
-				return nil
+				return result
 			}
 		}
 	}
@@ -129,16 +129,18 @@ func TestARevokeIsHonoredAtEveryInstant(t *testing.T) {
 			task.Docker.Image, task.Docker.Pull = "remote:1", contracts.PullAlways
 		}, entries: []contracts.EntryType{claimed}},
 		"while looking at the image": {arrange: during(fake.CallImage), entries: []contracts.EntryType{claimed}},
-		"while staging in":           {arrange: inStep(contracts.StepStageIn), entries: []contracts.EntryType{claimed}},
+		"while staging in":           {arrange: inStep(contracts.StepStageIn, nil), entries: []contracts.EntryType{claimed}},
 		"while creating":             {arrange: during(fake.CallCreate), entries: []contracts.EntryType{claimed}},
 		"while starting":             {arrange: during(fake.CallStart), entries: []contracts.EntryType{claimed}},
 		"right after the start":      {arrange: before(2), entries: []contracts.EntryType{claimed, started}},
 		"while the log is shipped": {arrange: func(s *cancelStage) { s.at(contracts.LogHeadSubject("job"), 1, s.cancel) },
 			entries: []contracts.EntryType{claimed, started}},
-		"while it waits for the exit":  {arrange: during(fake.CallWait), entries: []contracts.EntryType{claimed, started}},
-		"while it reads the log":       {arrange: during(fake.CallLogs), entries: []contracts.EntryType{claimed, started}},
-		"before it pushes":             {arrange: before(3), entries: []contracts.EntryType{claimed, started, pushing}},
-		"while it pushes":              {arrange: inStep(contracts.StepStageOut), entries: []contracts.EntryType{claimed, started, pushing}, uploads: 1},
+		"while it waits for the exit": {arrange: during(fake.CallWait), entries: []contracts.EntryType{claimed, started}},
+		"while it reads the log":      {arrange: during(fake.CallLogs), entries: []contracts.EntryType{claimed, started}},
+		"before it pushes":            {arrange: before(3), entries: []contracts.EntryType{claimed, started, pushing}},
+		"while it pushes":             {arrange: inStep(contracts.StepStageOut, nil), entries: []contracts.EntryType{claimed, started, pushing}, uploads: 1},
+		"while transfer aborts": {arrange: inStep(contracts.StepStageIn, &contracts.StepResult{Outcome: contracts.StepAborted, Message: "revoked"}),
+			entries: []contracts.EntryType{claimed}},
 		"between pushed and succeeded": {arrange: before(4), entries: []contracts.EntryType{claimed, started, pushing, pushed}, uploads: 1},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -234,19 +236,34 @@ func TestARunningTaskIsStoppedBySignal(t *testing.T) {
 }
 
 func TestARevokeDuringAnOutageIsAppliedAfterIt(t *testing.T) {
-	t.Parallel()
+	patient(t)
 	s := newStage(t)
 	proxy := bustest.Start(t, s.server.Config())
 	stop := s.start(func(cfg *service.Config) { cfg.NATS = proxy.Config() })
 	s.offer("job", script("out:before\n", "hang"))
 	s.awaitEntry("job", contracts.EntryStarted)
-	proxy.Judge(func(string) bustest.Verdict { return bustest.Cut })
+	s.cutOff(proxy)
 	s.revoke(contracts.Revoke{Job: "job"})
 	proxy.Judge(nil)
 	types, _ := s.await("job")
 	sameTypes(t, types, "submitted", "queued", "claimed", "started", "canceling", "canceled")
+	s.succeeds("other")
 	stop()
 	s.clean()
+}
+
+// cutOff keeps the executor behind a proxy from NATS until the proxy judges
+// otherwise. It offers the job other, which makes the executor speak.
+func (s *stage) cutOff(proxy *bustest.Proxy) {
+	s.t.Helper()
+	cut := make(chan struct{})
+	var once sync.Once
+	proxy.Judge(func(string) bustest.Verdict {
+		once.Do(func() { close(cut) })
+		return bustest.Cut
+	})
+	s.offer("other", script("exit:0"))
+	<-cut
 }
 
 // An engine that is away when a task is revoked gets the signal when it is back.

@@ -1,7 +1,12 @@
 package service_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +14,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/bus/bustest"
@@ -109,7 +115,7 @@ func TestAMessageIsLeftToAnOwnerThatLives(t *testing.T) {
 }
 
 func TestAJobOfAnExecutorThatIsGoneIsTakenOver(t *testing.T) {
-	t.Parallel()
+	patient(t)
 	s := newStage(t)
 	none := 0
 	atMostOnce := script("exit:0")
@@ -180,7 +186,7 @@ func TestAReadyMessageThatIsOutOfDateIsDropped(t *testing.T) {
 // A superseded owner removes its container and says nothing, and leaves the
 // message to the new owner.
 func TestASupersededOwnerSaysNothing(t *testing.T) {
-	t.Parallel()
+	patient(t)
 	s := newStage(t)
 	proxy := bustest.Start(t, s.server.Config())
 	removed := &removeRecorder{Engine: s.engine, removed: make(chan string, 8)}
@@ -188,8 +194,7 @@ func TestASupersededOwnerSaysNothing(t *testing.T) {
 	s.offer("job", script("hang"))
 	last := s.awaitEntry("job", contracts.EntryStarted)
 	last = s.append("job", last, &contracts.Claimed{Node: "elsewhere", Executor: "ex-new"})
-	proxy.Judge(func(string) bustest.Verdict { return bustest.Cut })
-	s.offer("other", script("exit:0")) // makes the executor speak, and so lose its connection
+	s.cutOff(proxy)
 	proxy.Judge(nil)
 	<-removed.removed
 	s.succeeds("other")
@@ -244,7 +249,8 @@ func TestACreateWithoutAnAnswerIsMadeGood(t *testing.T) {
 	s.clean()
 }
 
-func TestANameThatSomebodyElseHolds(t *testing.T) {
+// Another installation on the engine may have a job of the same id.
+func TestANameThatSomebodyElseHoldsIsNotNeeded(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	if _, err := s.engine.Create(t.Context(), engine.Spec{Name: "gantry-job-1", Image: fake.ScriptImage}); err != nil {
@@ -252,11 +258,110 @@ func TestANameThatSomebodyElseHolds(t *testing.T) {
 	}
 	stop := s.start(nil)
 	s.offer("job", script("exit:0"))
-	if failed := s.fails("job"); !strings.Contains(failed.Message, "name in use") {
-		t.Errorf("failed as %+v", failed)
-	}
+	s.succeeds("job")
 	stop()
 	if s.containers() != 1 {
 		t.Error("somebody else's container was removed")
 	}
+}
+
+// An attempt that is overtaken finds it out at whichever entry it writes next.
+func TestAnOvertakenAttemptIsDroppedAtEveryEntry(t *testing.T) {
+	t.Parallel()
+	written := []contracts.EntryType{"submitted", "queued", "claimed", "started", "pushing", "pushed", "succeeded"}
+	for n := 1; n <= 5; n++ {
+		t.Run("before "+string(written[n+1]), func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			s.transfers(true, bringOrSend)
+			proxy := bustest.Start(t, s.server.Config())
+			overtaken := make(chan struct{})
+			left := n
+			proxy.Judge(func(subject string) bustest.Verdict {
+				if subject == contracts.LifeSubject("job") {
+					if left--; left == 0 {
+						last, err := s.bus.Last(context.Background(), "job")
+						if err == nil {
+							_, err = s.bus.Append(context.Background(), "job", last, &contracts.Claimed{Node: "elsewhere", Executor: "ex-new"})
+						}
+						if err != nil {
+							t.Error(err)
+						}
+						close(overtaken)
+					}
+				}
+				return bustest.Pass
+			})
+			stop := s.start(func(cfg *service.Config) { cfg.NATS, cfg.DrainTimeout = proxy.Config(), time.Minute })
+			s.offer("job", outputTask())
+			<-overtaken
+			stop()
+			types, _ := s.life("job")
+			sameTypes(t, types, append(slices.Clone(written[:n+1]), "claimed")...)
+			if n := s.messages(contracts.StreamReady); n != 1 || s.containers() != 0 || len(s.folders()) != 0 {
+				t.Errorf("%d messages, %d containers, folders %v", n, s.containers(), s.folders())
+			}
+		})
+	}
+}
+
+// A message that comes again while its owner lives is left alone: the owner
+// says that it owns the attempt.
+func TestARedeliveredMessageIsLeftToItsOwner(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(nil)
+	s.offer("job", script("hang"))
+	s.awaitEntry("job", contracts.EntryStarted)
+	about := s.about("job")
+	asked, err := s.bus.Conn().SubscribeSync(contracts.OwnsSubject(about.Executor))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := s.start(func(cfg *service.Config) { cfg.WorkRoot, cfg.TakeoverAfter = t.TempDir(), 0 })
+	for {
+		if err := s.bus.GiveBack(&bus.Message{Reply: about.Reply}, 0); err != nil {
+			t.Fatal(err)
+		}
+		// The owner itself may get the message, and leaves it without a question.
+		if _, err := asked.NextMsg(time.Second); err == nil {
+			break
+		}
+	}
+	s.revoke(contracts.Revoke{Job: "job"})
+	types, _ := s.await("job")
+	sameTypes(t, types, "submitted", "queued", "claimed", "started", "canceling", "canceled")
+	stop()
+	other()
+	s.clean()
+}
+
+// about returns what the folder of a job's first attempt says.
+func (s *stage) about(job contracts.JobID) (about folder.About) {
+	s.t.Helper()
+	data, err := os.ReadFile(filepath.Join(s.root, "attempts", string(job)+".1", "attempt.json"))
+	if err == nil {
+		err = json.Unmarshal(data, &about)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return about
+}
+
+func TestATaskThatCannotBeReadIsRejected(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	task := script("exit:0")
+	queued := s.append("job", s.submit("job", task), &contracts.Queued{Lane: task.Lane(), Queue: task.QueueOrDefault(), Kind: task.Kind()})
+	subject := contracts.ReadySubject(task.Lane(), task.QueueOrDefault(), task.Kind(), "job", queued.Offer)
+	if err := s.bus.PublishOnce(t.Context(), subject, []byte(`{"version":1,"id":"job","task":`)); err != nil {
+		t.Fatal(err)
+	}
+	stop := s.start(nil)
+	if failed := s.fails("job"); failed.Kind != contracts.FailureRejected || failed.WillRetry {
+		t.Errorf("failed as %+v", failed)
+	}
+	stop()
+	s.clean()
 }

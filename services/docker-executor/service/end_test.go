@@ -222,3 +222,17 @@ func TestConfigurationIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// A container that ended with its engine may not have ended by itself.
+func TestAnExitWithoutTheEngineIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	stop := s.start(func(cfg *service.Config) { cfg.Engine = &shaky{s.engine} })
+	s.offer("job", script("exit:0"))
+	failed := s.awaitEntry("job", contracts.EntryFailed)
+	if data := failed.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !strings.Contains(data.Message, "engine stopped") {
+		t.Errorf("failed as %+v", data)
+	}
+	stop()
+	s.clean()
+}

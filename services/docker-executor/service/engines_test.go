@@ -71,3 +71,12 @@ func (f *forgetful) Create(ctx context.Context, spec engine.Spec) (id string, er
 	}
 	return f.recorder.Create(ctx, spec)
 }
+
+// shaky loses its connection while it waits for a container, which ends well.
+type shaky struct{ *fake.Engine }
+
+func (s *shaky) Wait(ctx context.Context, id string) (engine.Exit, error) {
+	exit, err := s.Engine.Wait(ctx, id)
+	exit.EngineLost = true
+	return exit, err
+}

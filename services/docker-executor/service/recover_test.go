@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -26,13 +27,7 @@ const dead contracts.ExecutorID = "ex-dead"
 func (s *stage) died(job contracts.JobID, task *contracts.Task, then ...contracts.EntryData) (last *bus.Seen) {
 	s.t.Helper()
 	last = s.queue(s.submit(job, task), task, contracts.QueuedSubmit)
-	f, err := folder.Create(s.root, folder.About{Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1"})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		s.t.Fatal(err)
-	}
+	s.abandon(folder.About{Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1"})
 	for _, data := range then {
 		last = s.append(job, last, data)
 	}
@@ -245,15 +240,29 @@ func TestARivalOnTheNodeEndsADeadOnesAttempt(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	stop := s.start(nil)
-	s.engine.Fail(fake.CallPing, unavailable, 1)
-	s.died("job", script("exit:0"), &contracts.Claimed{Executor: dead}, &contracts.Started{})
-	s.nak("job")
+	if _, err := s.bus.Conn().Subscribe("acks.job", func(msg *nats.Msg) { _ = msg.Respond(nil) }); err != nil {
+		t.Fatal(err)
+	}
+	s.abandon(folder.About{Job: "job", Attempt: 1, Executor: dead, Reply: "acks.job"})
+	s.claimed("job", script("exit:0"), dead, &contracts.Started{})
 	failed := s.awaitEntry("job", contracts.EntryFailed)
 	if data := failed.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !strings.Contains(data.Message, "its executor ended") {
 		t.Errorf("failed as %+v", data)
 	}
 	stop()
 	s.clean()
+}
+
+// abandon makes a folder whose lock is free.
+func (s *stage) abandon(about folder.About) {
+	s.t.Helper()
+	f, err := folder.Create(s.root, about)
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func TestDrain(t *testing.T) {
@@ -315,7 +324,7 @@ func TestDrain(t *testing.T) {
 		s.clean()
 	})
 	t.Run("ends without NATS", func(t *testing.T) {
-		t.Parallel()
+		patient(t)
 		s := newStage(t)
 		stop := s.start(func(cfg *service.Config) { cfg.DrainTimeout, cfg.MaxGrace = 1, 1 })
 		s.offer("job", script("hang"))

@@ -354,6 +354,15 @@ func mustWrite(t *testing.T, path, text string) {
 	}
 }
 
+// patient marks a test that waits out a patience of the executor.
+func patient(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("takes long")
+	}
+	t.Parallel()
+}
+
 // removeAndBlock puts a file in a folder's place.
 func removeAndBlock(dir string) error {
 	if err := os.Remove(dir); err != nil {

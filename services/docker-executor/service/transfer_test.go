@@ -98,15 +98,23 @@ func bring(step contracts.Step) *contracts.StepResult {
 	if path == "" {
 		path = step.FileID + "/name.txt"
 	}
-	to := filepath.Join(step.Volume, path)
-	err := os.MkdirAll(filepath.Dir(to), 0o777)
-	if err == nil {
-		err = os.WriteFile(to, []byte(step.FileID+" of Girder\n"), 0o644)
-	}
-	if err != nil {
+	if err := put(step.Volume, path, step.FileID+" of Girder\n"); err != nil {
 		return &contracts.StepResult{Outcome: contracts.StepInfrastructure, Message: err.Error()}
 	}
 	return &contracts.StepResult{Outcome: contracts.StepDone, Path: path}
+}
+
+// put writes a file on a volume, which has to be there.
+func put(volume, path, text string) error {
+	root, err := os.OpenRoot(volume)
+	if err != nil {
+		return err
+	}
+	defer root.Close() //nolint:errcheck // only a handle
+	if err := root.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	return root.WriteFile(path, []byte(text), 0o644)
 }
 
 func sent(step contracts.Step) *contracts.StepResult {

@@ -72,10 +72,12 @@ func (a *Attempt) create(ctx context.Context, spec engine.Spec) error {
 	var err error
 	a.container, err = a.tools.Engine.Create(creating, spec)
 	if errors.Is(err, engine.ErrNameConflict) {
-		// An answer that got lost: the container is ours, of this very attempt.
+		// An answer that got lost, so the container is ours, of this very attempt; or
+		// another installation on this engine has a job of the same id.
 		if err := a.tools.Remove(ctx, a.last.Job, a.last.Attempt); err != nil {
 			return err
 		}
+		spec.Name += "-" + contracts.NewToken()[:8]
 		a.container, err = a.tools.Engine.Create(creating, spec)
 	}
 	return err

@@ -215,12 +215,21 @@ func (f *Folder) StepResult(step string) (*contracts.StepResult, error) {
 	return result, nil
 }
 
+// removeTries is how often a removal begins anew, into which a transfer that has
+// yet to hear that the attempt ended puts something.
+const removeTries = 5
+
 // Remove removes the folder with all that is in it and gives the lock back,
 // in an order that leaves a folder to find again if it is cut short.
 func (f *Folder) Remove() error {
-	err := removeContents(f.path)
-	if err == nil {
-		err = os.Remove(f.path)
+	var err error
+	for range removeTries {
+		if err = removeContents(f.path); err == nil {
+			err = os.Remove(f.path)
+		}
+		if !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
 	}
 	return errors.Join(err, f.Close())
 }

@@ -1,0 +1,202 @@
+package folder_test
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func about(job contracts.JobID) folder.About {
+	return folder.About{Job: job, Attempt: 2, Executor: "ex", Reply: "$JS.ACK.x", Container: "gantry-" + string(job) + "-2"}
+}
+
+func create(t *testing.T, root string, job contracts.JobID) *folder.Folder {
+	t.Helper()
+	f, err := folder.Create(root, about(job))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+func TestALockedFolderIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	f := create(t, root, "job")
+	if _, err := folder.Take(root, "job", 2); !errors.Is(err, folder.ErrLocked) {
+		t.Errorf("taken with %v", err)
+	}
+	if _, err := folder.Create(root, about("job")); !errors.Is(err, folder.ErrLocked) {
+		t.Errorf("created with %v", err)
+	}
+	if free, err := folder.Abandoned(root); len(free) != 0 || err != nil {
+		t.Errorf("%d are abandoned, error %v", len(free), err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := folder.Take(root, "job", 2)
+	if err != nil || again.About != about("job") {
+		t.Fatalf("taken %+v, error %v", again, err)
+	}
+	if err := again.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := folder.Take(root, "job", 2); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("taken with %v", err)
+	}
+}
+
+// Of many that take an abandoned folder at once one gets it, and a folder that
+// is made at the same time is whole.
+func TestOneOfManyTakesAFolder(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	if err := create(t, root, "job").Close(); err != nil {
+		t.Fatal(err)
+	}
+	var (
+		mu    sync.Mutex
+		taken []*folder.Folder
+		many  sync.WaitGroup
+	)
+	for range 8 {
+		many.Go(func() {
+			f, err := folder.Take(root, "job", 2)
+			if err != nil {
+				if !errors.Is(err, folder.ErrLocked) {
+					t.Error(err)
+				}
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			taken = append(taken, f)
+		})
+	}
+	many.Wait()
+	if len(taken) != 1 {
+		t.Fatalf("%d took the folder", len(taken))
+	}
+	if err := taken[0].Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhatAnEarlierClaimLeftIsRemoved(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	stale := create(t, root, "job")
+	if err := os.WriteFile(filepath.Join(stale.Volumes(), "old"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := stale.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f := create(t, root, "job")
+	if _, err := os.Stat(filepath.Join(f.Volumes(), "old")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the old file: %v", err)
+	}
+}
+
+func TestStepResults(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	f := create(t, root, "job")
+	if result, err := f.StepResult("in-0"); result != nil || err != nil {
+		t.Errorf("result %+v, error %v", result, err)
+	}
+	path := filepath.Join(root, f.Relative(), "steps", "in-0.json")
+	if err := os.WriteFile(path, []byte(`{"version":1,"step":"in-0","outcome":"done","path":"a/b","later":1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if result, err := f.StepResult("in-0"); err != nil || result.Outcome != contracts.StepDone || result.Path != "a/b" {
+		t.Errorf("result %+v, error %v", result, err)
+	}
+	if err := os.WriteFile(path, []byte(`{`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.StepResult("in-0"); err == nil || !strings.Contains(err.Error(), "in-0") {
+		t.Errorf("half a result: %v", err)
+	}
+}
+
+// A link that a container leaves leads the removal nowhere else.
+func TestRemoveFollowsNoLinks(t *testing.T) {
+	t.Parallel()
+	root, outside := t.TempDir(), t.TempDir()
+	keep := filepath.Join(outside, "keep")
+	if err := os.WriteFile(keep, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := create(t, root, "job")
+	if err := os.Symlink(outside, filepath.Join(f.Volumes(), "link")); err != nil {
+		t.Fatal(err)
+	}
+	deep := filepath.Join(f.Volumes(), "readonly", "deep")
+	if err := os.MkdirAll(deep, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(filepath.Dir(deep), 0o555); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(keep); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "attempts", "*")); len(left) != 0 || err != nil {
+		t.Errorf("%v is left, error %v", left, err)
+	}
+}
+
+func TestAnUnreadableFolderHidesNoOther(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	for _, job := range []contracts.JobID{"a", "b"} {
+		if err := create(t, root, job).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(root, "attempts", "a.2", "attempt.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	free, err := folder.Abandoned(root)
+	if len(free) != 1 || free[0].Job != "b" || err == nil || !strings.Contains(err.Error(), "a.2") {
+		t.Fatalf("abandoned %+v, error %v", free, err)
+	}
+	if err := free[0].Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWritable(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	if err := folder.Writable(root); err != nil {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(root); len(left) != 1 || err != nil {
+		t.Errorf("%v is left, error %v", left, err)
+	}
+	file := filepath.Join(root, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := folder.Writable(file); err == nil || !strings.Contains(err.Error(), "work folder") {
+		t.Errorf("a file as work folder: %v", err)
+	}
+}

@@ -1,0 +1,209 @@
+package logship_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/logship"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// store keeps log messages in memory.
+type store struct {
+	mu    sync.Mutex
+	next  uint64
+	kept  []message
+	fails error
+}
+
+type message struct {
+	seq     uint64
+	subject string
+	chunk   contracts.LogChunk
+}
+
+func (s *store) PublishLog(_ context.Context, subject string, chunk *contracts.LogChunk) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fails != nil {
+		return 0, s.fails
+	}
+	s.next++
+	s.kept = append(s.kept, message{s.next, subject, *chunk})
+	return s.next, nil
+}
+
+func (s *store) DropLog(_ context.Context, subject string, before uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.kept = slices.DeleteFunc(s.kept, func(m message) bool { return m.subject == subject && m.seq < before })
+	return nil
+}
+
+func (s *store) messages() []message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.kept)
+}
+
+func (s *store) text(stream contracts.LogStream) string {
+	var text []byte
+	for _, m := range s.messages() {
+		if m.chunk.Stream == stream {
+			text = append(text, m.chunk.Bytes()...)
+		}
+	}
+	return string(text)
+}
+
+func write(t *testing.T, s *logship.Shipper, stream engine.Stream, text string) {
+	t.Helper()
+	if err := s.Write(t.Context(), engine.Frame{Stream: stream, Time: time.Unix(1, 0), Data: []byte(text)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCharactersAreNeverSplit(t *testing.T) {
+	t.Parallel()
+	st := &store{}
+	s := logship.New(st, "job", 1, 64<<20)
+	euro := "€" // three bytes
+	want := "x" + strings.Repeat(euro, 100_000)
+	for part := range slices.Chunk([]byte(want), 16<<10) {
+		write(t, s, engine.Stdout, string(part))
+	}
+	last, err := s.Close(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range st.messages() {
+		if m.chunk.DataB64 != nil || !utf8.ValidString(m.chunk.Data) || len(m.chunk.Data) > contracts.MaxLogChunk {
+			t.Errorf("piece %d splits a character or is too long: %d bytes", m.chunk.Seq, len(m.chunk.Bytes()))
+		}
+	}
+	if got := st.text(contracts.LogStdout); got != want || last != uint64(len(st.messages())) {
+		t.Errorf("%d bytes in %d pieces, last is %d", len(got), len(st.messages()), last)
+	}
+}
+
+// A character of one stream is whole also where the other one speaks in the
+// middle of it.
+func TestStreamsThatInterleaveSplitNoCharacter(t *testing.T) {
+	t.Parallel()
+	st := &store{}
+	s := logship.New(st, "job", 1, 64<<20)
+	write(t, s, engine.Stdout, "a\xe2\x82")
+	write(t, s, engine.Stderr, "b\xf0\x9f")
+	write(t, s, engine.Stdout, "\xac")
+	write(t, s, engine.Stderr, "\x98\x80")
+	write(t, s, engine.Stdout, "\xe2")
+	write(t, s, engine.Stderr, "\xff")
+	last, err := s.Close(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, errs := st.text(contracts.LogStdout), st.text(contracts.LogStderr); out != "a€\xe2" || errs != "b😀\xff" {
+		t.Errorf("stdout is %q, stderr %q", out, errs)
+	}
+	for i, m := range st.messages() {
+		if m.chunk.Seq != uint64(i+1) {
+			t.Errorf("piece %d has seq %d", i, m.chunk.Seq)
+		}
+		if whole := bytes.HasSuffix(m.chunk.Bytes(), []byte{0xff}) || bytes.Equal(m.chunk.Bytes(), []byte{0xe2}); !whole && m.chunk.DataB64 != nil {
+			t.Errorf("piece %d splits a character: %q", i, m.chunk.Bytes())
+		}
+	}
+	if last != uint64(len(st.messages())) {
+		t.Errorf("last is %d of %d", last, len(st.messages()))
+	}
+}
+
+func TestAWaitingPieceIsFlushed(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		st := &store{}
+		s := logship.New(st, "job", 2, 64<<20)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.Run(ctx)
+		}()
+		write(t, s, engine.Stdout, "first")
+		write(t, s, engine.Stdout, " and more\xe2")
+		time.Sleep(101 * time.Millisecond) // of the bubble's clock
+		if got := st.text(contracts.LogStdout); got != "first and more" {
+			t.Errorf("after 100 ms %q is shipped", got)
+		}
+		write(t, s, engine.Stdout, "\x82\xac")
+		time.Sleep(101 * time.Millisecond)
+		if got := st.text(contracts.LogStdout); got != "first and more€" {
+			t.Errorf("after another 100 ms %q is shipped", got)
+		}
+		cancel()
+		<-done
+		if last, err := s.Close(t.Context()); last != 2 || err != nil {
+			t.Errorf("last is %d, error %v", last, err)
+		}
+	})
+}
+
+func TestTheMiddleOfALongLogIsDropped(t *testing.T) {
+	t.Parallel()
+	st := &store{}
+	const limit = 512 << 10
+	s := logship.New(st, "job", 1, limit)
+	for i := range 100 { // 6.4 MB
+		write(t, s, engine.Stdout, strings.Repeat(string(rune('a'+i%26)), contracts.MaxLogChunk))
+	}
+	last, err := s.Close(t.Context())
+	if err != nil || last != 100 {
+		t.Fatalf("last is %d, error %v", last, err)
+	}
+	var head, tail int
+	for _, m := range st.messages() {
+		switch m.subject {
+		case contracts.LogHeadSubject("job"):
+			if head++; m.chunk.Seq != uint64(head) {
+				t.Errorf("piece %d of the head has seq %d", head, m.chunk.Seq)
+			}
+		case contracts.LogTailSubject("job"):
+			tail++
+		}
+	}
+	if head != limit/2/contracts.MaxLogChunk {
+		t.Errorf("the head has %d pieces", head)
+	}
+	if least, most := limit/2/contracts.MaxLogChunk, (limit/2+1<<20)/contracts.MaxLogChunk; tail < least || tail > most {
+		t.Errorf("the tail has %d pieces, want %d to %d", tail, least, most)
+	}
+	if all := st.messages(); all[len(all)-1].chunk.Seq != 100 {
+		t.Error("the last piece is missing")
+	}
+}
+
+func TestAStoreThatRefusesEndsTheLog(t *testing.T) {
+	t.Parallel()
+	st := &store{fails: errors.New("too large")}
+	s := logship.New(st, "job", 1, 1<<20)
+	write(t, s, engine.Stdout, "x")
+	if _, err := s.Close(t.Context()); !errors.Is(err, st.fails) {
+		t.Errorf("closed with %v", err)
+	}
+	if err := s.Write(t.Context(), engine.Frame{Stream: engine.Stdout, Data: []byte("y")}); !errors.Is(err, st.fails) {
+		t.Errorf("written with %v", err)
+	}
+}
