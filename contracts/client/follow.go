@@ -212,6 +212,10 @@ func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (uint64, erro
 // retryPause is the pause before a broken read of a stream goes on.
 const retryPause = 200 * time.Millisecond
 
+// openTimeout bounds the opening of a stream: an answer that was lost with its
+// connection never comes, however long the caller's context lasts.
+const openTimeout = 5 * time.Second
+
 // Messages yields the messages of a stream on the given subjects, from the
 // stream sequence from, until the context ends. It survives reconnects and restarts of the
 // server without gap or repeat; only a missing stream is an error.
@@ -241,9 +245,11 @@ func (c *Client) Messages(ctx context.Context, stream string, from uint64, subje
 // read passes messages on until each says to stop, which returns nil, or
 // something breaks.
 func (c *Client) read(ctx context.Context, stream string, subjects []string, from uint64, each func(jetstream.Msg, uint64) bool) error {
-	consumer, err := c.js.OrderedConsumer(ctx, stream, jetstream.OrderedConsumerConfig{
+	opening, cancel := context.WithTimeout(ctx, openTimeout)
+	consumer, err := c.js.OrderedConsumer(opening, stream, jetstream.OrderedConsumerConfig{
 		FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
 	})
+	cancel()
 	if err != nil {
 		return err
 	}

@@ -6,8 +6,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
+	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
 func plant(t *testing.T, dir string) simseed.Seed {

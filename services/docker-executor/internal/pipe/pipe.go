@@ -21,7 +21,7 @@ import (
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/volume"
 )
 
-// ErrNoPipe: what stands in a pipe's place is none.
+// ErrNoPipe is returned for what stands in a pipe's place and is none.
 var ErrNoPipe = errors.New("not a named pipe")
 
 // Make makes a named pipe on a volume, for every user to read and write,

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,7 +21,11 @@ import (
 )
 
 // workers is how many jobs are brought up to date at a time.
-const workers = 8
+const workers = 64
+
+// settle is how long a job's life may go on before it is read: the entries of
+// a quick succession are stored as one change.
+const settle = 25 * time.Millisecond
 
 // Run keeps the projection until the context ends. One instance runs it at a
 // time; should there be two, none undoes what the other did.
@@ -31,6 +36,11 @@ func Run(ctx context.Context, b *bus.Bus) error {
 			job := contracts.JobOfSubject(subject)
 			if subject != contracts.LifeSubject(job) {
 				return nil // the mirror wrote it, and what it means
+			}
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(settle):
 			}
 			return CatchUp(ctx, b, job)
 		})

@@ -20,6 +20,7 @@ import (
 	"github.com/docker/docker/api/types/image"
 	docker "github.com/docker/docker/client"
 	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
@@ -189,18 +190,31 @@ func Task(args ...string) *contracts.Task {
 
 // Run submits a task and waits for its end, which has to be a success.
 func (r *Rig) Run(ctx context.Context, task *contracts.Task) error {
-	job, err := r.Client.Submit(ctx, task)
+	task.ID = contracts.NewJobID()
+	ended := make(chan *contracts.Entry, 1)
+	// A plain subscription: a consumer for each waiting task would load the
+	// server that is measured.
+	subscription, err := r.Client.Conn().Subscribe(contracts.LifeSubject(task.ID), func(msg *nats.Msg) {
+		if entry, err := contracts.DecodeEntry(msg.Data); err == nil && entry.Terminal() {
+			ended <- entry
+		}
+	})
 	if err != nil {
 		return err
 	}
-	end, err := r.Client.Wait(ctx, job)
-	if err != nil {
+	defer subscription.Unsubscribe() //nolint:errcheck // it ends with the connection at the latest
+	if _, err := r.Client.Submit(ctx, task); err != nil {
 		return err
 	}
-	if end.Type != contracts.EntrySucceeded {
-		return fmt.Errorf("job %s %s: %+v", job, end.Type, end.Data)
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case end := <-ended:
+		if end.Type != contracts.EntrySucceeded {
+			return fmt.Errorf("job %s %s: %+v", task.ID, end.Type, end.Data)
+		}
+		return nil
 	}
-	return nil
 }
 
 // Bare runs the same container by the engine's own calls: create, start, wait,
