@@ -97,4 +97,8 @@ func TestDockerEngineRestarts(t *testing.T) {
 	if log := setup.LogOf(mirrored); !strings.HasSuffix(log, "ready\ndone\n") || !strings.Contains(log, "engine") {
 		t.Errorf("Girder's log does not say what happened: %q", log)
 	}
+	// What could not be removed without an engine is, before a task is claimed.
+	g.Services[setup.Executor].Stop()
+	g.Services[setup.Executor].Start()
+	g.AwaitSuccess(g.MustSubmit(g.Shell("true")))
 }

@@ -39,6 +39,9 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 		}
 	}
 	collect("while it runs")
+	if kept := strings.Join(g.Stored("KV_"+contracts.BucketSecrets), "\n"); !strings.Contains(kept, string(good.Girder.Token)) {
+		t.Error("the search does not even find a token where it is kept")
+	}
 	g.MustGantry("jobs", "cancel", "--wait", string(job))
 
 	bad := g.Shell(`false`, &contracts.GirderFile{ID: file.ID, Girder: &contracts.GirderAccess{Token: contracts.Secret(g.Girder.NewToken(girdersim.ScopeListJob))}})

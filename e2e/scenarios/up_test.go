@@ -58,6 +58,16 @@ func TestUpAndTheCommandLine(t *testing.T) {
 		t.Errorf("an unknown job: %+v", end)
 	}
 
+	// A signal cancels what run follows.
+	interrupted := g.Background("run", "--id", "interrupted", "--pull", "never", image, "sh", "-c", "echo ready; sleep 1000")
+	interrupted.AwaitOutput("ready")
+	if code := interrupted.Stop(); code != 130 {
+		t.Errorf("interrupted gantry run: exit code %d, want 130", code)
+	}
+	if end := g.AwaitEnd("interrupted"); end.Type != contracts.EntryCanceled {
+		t.Errorf("an interrupted job ended as %s", end.Type)
+	}
+
 	// logs -f follows a job to its end.
 	slow := g.MustSubmit(g.Shell("echo first; sleep 1; echo last"))
 	if text := g.MustGantry("logs", "-f", string(slow)); text != "first\nlast\n" {

@@ -8,7 +8,9 @@ import (
 )
 
 // Dockerd is a Docker engine of the test's own, which it may stop: the
-// machine's engine is shared. Its containers have no network.
+// machine's engine is shared. It lives in a network namespace of its own, since
+// "--bridge none" removes the interface docker0, whosever it is. Its containers
+// have no network.
 type Dockerd struct {
 	*Process
 	// Host is the value for DOCKER_HOST.
@@ -41,6 +43,7 @@ func StartDockerd(t testing.TB) *Dockerd {
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--host", d.Host, "--pidfile", filepath.Join(dir, "docker.pid"),
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false")
+	d.isolated = true
 	t.Cleanup(func() { d.Stop() }) // its containerd ends with it
 	d.Start()
 	return d

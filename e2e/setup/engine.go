@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	cerrdefs "github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
@@ -141,7 +142,7 @@ func (e *Engine) AwaitRemoved(ctx context.Context, id string) {
 	destroyed, errs := e.client.Events(ctx, events.ListOptions{
 		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", "destroy")),
 	})
-	if _, err := e.client.ContainerInspect(ctx, id); client.IsErrNotFound(err) {
+	if _, err := e.client.ContainerInspect(ctx, id); cerrdefs.IsNotFound(err) {
 		return
 	}
 	select {
@@ -172,7 +173,7 @@ func (e *Engine) removeAll(label string) error {
 	for _, id := range left {
 		errs = append(errs, fmt.Errorf("container %s is left", id[:12]))
 		err := e.client.ContainerRemove(context.Background(), id, container.RemoveOptions{Force: true})
-		if err != nil && !client.IsErrNotFound(err) {
+		if err != nil && !cerrdefs.IsNotFound(err) {
 			errs = append(errs, err)
 		}
 	}

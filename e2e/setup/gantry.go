@@ -140,6 +140,14 @@ func (g *Gantry) connect(cfg client.Config) {
 // Context ends when the test has waited for too long.
 func (g *Gantry) Context() context.Context { return g.ctx }
 
+// Background starts a command line that goes on; its log has both outputs.
+func (g *Gantry) Background(args ...string) *Process {
+	g.T.Helper()
+	p := newProcess(g.T, g.Dir, "gantry-"+args[0], program(gantry), g.env, append(slices.Clone(g.cli), args...)...)
+	p.Start()
+	return p
+}
+
 // Command is the end of a command line.
 type Command struct {
 	Stdout, Stderr string

@@ -25,6 +25,8 @@ type Process struct {
 	path string
 	args []string
 	env  []string
+	// isolated gives the process a network of its own.
+	isolated bool
 
 	mu      sync.Mutex // guards what follows
 	run     *run       // nil while nothing runs
@@ -72,6 +74,11 @@ func (p *Process) Start() {
 	}
 	r := &run{cmd: exec.Command(p.path, p.args...), output: newOutput(), ended: make(chan struct{})}
 	r.cmd.Env = p.env
+	// A test that is killed takes its processes along.
+	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if p.isolated {
+		r.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
+	}
 	both := io.MultiWriter(log, r.output)
 	r.cmd.Stdout, r.cmd.Stderr = both, both
 	r.cmd.WaitDelay = 5 * time.Second // a child that lives on has its output too
