@@ -33,9 +33,6 @@ type Stream struct {
 	MaxAge time.Duration
 	// Schedules allows message schedules.
 	Schedules bool
-	// AsyncPersist trades the last moments before a crash of the server for
-	// speed. It holds with one replica only.
-	AsyncPersist bool
 }
 
 // Streams declares every stream. Reads come from the leader: none has direct get.
@@ -52,7 +49,7 @@ var Streams = []Stream{
 	{Name: StreamJobs, Subjects: []string{JobsAll}},
 	{
 		Name: StreamLive, Subjects: []string{LogsAll, NotesAll},
-		MaxAge: 30 * 24 * time.Hour, MaxBytes: 16 << 30, AsyncPersist: true,
+		MaxAge: 30 * 24 * time.Hour, MaxBytes: 16 << 30,
 	},
 }
 

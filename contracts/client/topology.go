@@ -85,9 +85,6 @@ func streamConfig(s contracts.Stream, replicas int) jetstream.StreamConfig {
 	if s.DiscardNew {
 		config.Discard = jetstream.DiscardNew
 	}
-	if s.AsyncPersist && replicas == 1 {
-		config.PersistMode = jetstream.AsyncPersistMode
-	}
 	return config
 }
 

@@ -55,7 +55,7 @@ func checkKilled(t *testing.T, name string) {
 	}
 	for i, job := range jobs {
 		checkEndedOnce(t, g, job, i == tasks-1, name != setup.Executor)
-		if name != setup.Executor && name != natsServer {
+		if name != setup.Executor {
 			checkLogOnce(t, g, job, i == tasks-1)
 		}
 		if i < tasks-1 {
@@ -110,8 +110,7 @@ func checkEndedOnce(t *testing.T, g *setup.Gantry, job contracts.JobID, fails, t
 	}
 }
 
-// checkLogOnce checks that no line of the log is missing or doubled. A NATS
-// server that is killed may take the last moments of it along.
+// checkLogOnce checks that no line of the log is missing or doubled.
 func checkLogOnce(t *testing.T, g *setup.Gantry, job contracts.JobID, fails bool) {
 	t.Helper()
 	want := "began\nended\n"

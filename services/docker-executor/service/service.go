@@ -38,6 +38,8 @@ type Config struct {
 	AllowImages  []string `help:"Patterns of images that tasks may use; all if empty."`
 	AllowOptions []string `help:"Container options that tasks may use besides the harmless ones: network_mode=host, network_mode=container."`
 
+	DockerConfig string `help:"Folder of the Docker config with the credentials for registries." type:"path" default:"~/.docker"`
+
 	MaxGrace      time.Duration `help:"Longest time between a task's stop signal and SIGKILL." default:"60s"`
 	TakeoverAfter time.Duration `help:"How long our connection to NATS has stood before the silence of another executor counts." default:"60s"`
 	DrainTimeout  time.Duration `help:"How long running tasks may go on when the executor is stopped." default:"10s"`
@@ -98,7 +100,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if cfg.Engine == nil {
-		eng, err := docker.New(docker.Config{})
+		eng, err := docker.New(docker.Config{ConfigDir: cfg.DockerConfig})
 		if err != nil {
 			return err
 		}
