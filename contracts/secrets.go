@@ -213,7 +213,7 @@ var (
 	secretNames   = regexp.MustCompile(`(?i)^headers$|` + secretWords)
 	secretFields  = regexp.MustCompile(`(?i)("(?:headers|[^"]*` + secretWords + `[^"]*)"\s*:\s*)` + jsonString)
 	secretObjects = regexp.MustCompile(`(?i)("(?:headers|[^"]*` + secretWords + `[^"]*)"\s*:\s*)[\[{](?:[^"}\]]|` + jsonString + `)*[\]}]?`)
-	tokenShapes   = regexp.MustCompile(`[A-Za-z0-9]{48,}`)
+	tokenShapes   = regexp.MustCompile(`[A-Za-z0-9]{40,}`)
 )
 
 const (

@@ -239,7 +239,7 @@ func (v *validator) transforms() {
 			v.girderID(at+".id", t.ID)
 			v.volume(at+".volume", t.Volume)
 			if t.Filename != "" {
-				v.relativePath(at+".filename", t.Filename)
+				v.fileName(at+".filename", t.Filename)
 			}
 			v.access(at, t.Girder)
 		case *VolumePath:
@@ -251,7 +251,7 @@ func (v *validator) transforms() {
 			v.volume(at+".volume", t.Volume)
 		case *ProgressPipe:
 			v.volume(at+".volume", t.Volume)
-			v.relativePath(at+".name", t.NameOrDefault())
+			v.fileName(at+".name", t.NameOrDefault())
 			if pipes[t.Volume+"/"+t.NameOrDefault()] {
 				v.fail(at, "is the second progress pipe of that name")
 			}
@@ -311,6 +311,15 @@ func (v *validator) relativePath(at, p string) {
 	}
 }
 
+// fileName is relativePath for something that is a file, not the volume itself.
+func (v *validator) fileName(at, p string) {
+	if path.Clean(p) == "." || strings.HasSuffix(p, "/") {
+		v.fail(at, "%q names a folder, not a file", p)
+		return
+	}
+	v.relativePath(at, p)
+}
+
 func isLocal(p string) bool {
 	clean := path.Clean(p)
 	return clean != ".." && !strings.HasPrefix(clean, "../")
@@ -360,7 +369,15 @@ func (v *validator) name(at, name string) {
 
 func (v *validator) url(at, raw string) {
 	u, err := url.Parse(raw)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+	switch {
+	case err != nil:
+		v.fail(at, "is not a URL")
+	case u.User != nil:
+		// It would stay in the job's life; tokens have fields of their own.
+		v.fail(at, "has a user name or password; give a token instead")
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
 		v.fail(at, "%q is not an http or https URL", raw)
+	case u.RawQuery != "" || u.Fragment != "":
+		v.fail(at, "has a query or a fragment; give the address alone")
 	}
 }

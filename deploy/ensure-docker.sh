@@ -81,6 +81,7 @@ ensure_engine() {
 		die "a Docker engine runs, but $(id -un) may not use it: run 'sudo usermod -aG docker $(id -un)', log in again and run this again."
 	fi
 	command -v dockerd >/dev/null || install docker.io iptables ca-certificates
+	command -v docker >/dev/null || install docker-cli # a package of its own from Debian 13 on
 	can_be_root || die "no Docker engine answers: start one, or run this as root."
 	answers || start_engine # installing may have started it
 }
@@ -90,8 +91,14 @@ ensure_compose() {
 	has_compose || die "docker-compose does not run: install Compose 1.29 or 2 and run this again."
 }
 
+is_static_busybox() {
+	command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1
+}
+
 ensure_busybox() {
-	command -v busybox >/dev/null || install busybox-static
+	# Debian's package busybox, which many machines have, is not static.
+	is_static_busybox || install busybox-static
+	is_static_busybox || die "busybox is not a static program: install Debian's busybox-static."
 }
 
 # One at a time: several make targets may need the engine. The daemon does not

@@ -87,7 +87,9 @@ func (cfg Config) options() ([]nats.Option, error) {
 		options = append(options, nats.Token(cfg.Token))
 	}
 	if cfg.User != "" {
-		options = append(options, nats.UserInfo(cfg.User, cfg.Password))
+		// Replies carry what was asked for, secrets too: an inbox of its own keeps
+		// them from other users, where the server's permissions say so.
+		options = append(options, nats.UserInfo(cfg.User, cfg.Password), nats.CustomInboxPrefix("_INBOX_"+cfg.User))
 	}
 	if cfg.Creds != "" {
 		options = append(options, nats.UserCredentials(cfg.Creds))

@@ -19,6 +19,9 @@ const (
 	maxListedBytes = 512 << 10
 )
 
+// errUnreadable is a message on the stream of dead letters that is none.
+var errUnreadable = errors.New("not a dead letter")
+
 type listRequest struct {
 	Limit int `json:"limit"`
 }
@@ -52,7 +55,7 @@ func list(ctx context.Context, b *bus.Bus, limit int) ([]client.NumberedDeadLett
 	letters, size := []client.NumberedDeadLetter{}, 0
 	for seq := last; seq >= first && seq > 0 && len(letters) < limit && size < maxListedBytes; seq-- {
 		letter, err := read(ctx, b, seq)
-		if errors.Is(err, bus.ErrNoMessage) {
+		if errors.Is(err, bus.ErrNoMessage) || errors.Is(err, errUnreadable) {
 			continue
 		}
 		if err != nil {
@@ -80,7 +83,7 @@ func read(ctx context.Context, b *bus.Bus, seq uint64) (*client.NumberedDeadLett
 	}
 	letter := client.NumberedDeadLetter{Seq: seq}
 	if err := json.Unmarshal(msg.Data, &letter.DeadLetter); err != nil {
-		return nil, fmt.Errorf("read dead letter %d: %w", seq, err)
+		return nil, fmt.Errorf("read dead letter %d: %w: %w", seq, errUnreadable, err)
 	}
 	return &letter, nil
 }

@@ -202,11 +202,13 @@ func (i *Intake) enqueue(ctx context.Context, last *bus.Seen, task *contracts.Ta
 		if err := cancel.IfRevoked(ctx, i.Bus, last.Job); err != nil {
 			return err
 		}
-		_, err := offer.Queue(ctx, i.Bus, last, task, contracts.QueuedSubmit)
-		if errors.Is(err, bus.ErrOvertaken) {
-			return nil // by a revoke, or by another delivery of the submission
+		present, err := offer.Queue(ctx, i.Bus, last, task, contracts.QueuedSubmit)
+		if !errors.Is(err, bus.ErrOvertaken) {
+			return err
 		}
-		return err
+		// By a revoke, or by another delivery of the submission, whose handler may
+		// die before its ready message.
+		last = present
 	}
 	if last.Type == contracts.EntryQueued {
 		return offer.Publish(ctx, i.Bus, last, task)

@@ -42,28 +42,35 @@ func Handle(ctx context.Context, b *bus.Bus, msg *bus.Message) error {
 	if err := json.Unmarshal(msg.Data, &d); err != nil {
 		return fmt.Errorf("read due message of %s: %w", job, err)
 	}
-	last, err := b.Last(ctx, job)
-	if err != nil || last == nil {
-		return err
-	}
 	submitted, err := b.Submitted(ctx, job)
 	if err != nil || submitted == nil {
 		return err
 	}
-	switch {
-	case last.Type == contracts.EntryFailed && !last.Terminal() && last.Attempt == d.Attempt:
-		_, err = offer.Queue(ctx, b, last, submitted.Task, contracts.QueuedRetry)
-		if errors.Is(err, bus.ErrOvertaken) {
-			err = nil // another dispatcher was first, or a revoke
-		}
-	case last.Type == contracts.EntryFailed && !last.Terminal():
-		// A late plan for an earlier attempt took the place of this one's.
-		err = Plan(ctx, b, last)
-	case last.Type == contracts.EntryQueued && last.Offer == d.Offer+1:
-		err = offer.Publish(ctx, b, last, submitted.Task) // a dispatcher died in between
+	// Whoever overtakes may die before its ready message, so what to do is
+	// decided anew on its entry.
+	for err = bus.ErrOvertaken; errors.Is(err, bus.ErrOvertaken); {
+		err = again(ctx, b, job, d, submitted.Task)
 	}
 	if err != nil {
 		return err
 	}
 	return cancel.IfRevoked(ctx, b, job)
+}
+
+// again does what the last entry of a job's life asks for when a retry is due.
+func again(ctx context.Context, b *bus.Bus, job contracts.JobID, d due, task *contracts.Task) error {
+	last, err := b.Last(ctx, job)
+	if err != nil || last == nil {
+		return err
+	}
+	switch {
+	case last.Type == contracts.EntryFailed && !last.Terminal() && last.Attempt == d.Attempt:
+		_, err = offer.Queue(ctx, b, last, task, contracts.QueuedRetry)
+	case last.Type == contracts.EntryFailed && !last.Terminal():
+		// A late plan for an earlier attempt took the place of this one's.
+		err = Plan(ctx, b, last)
+	case last.Type == contracts.EntryQueued && last.Offer == d.Offer+1:
+		err = offer.Publish(ctx, b, last, task) // a dispatcher died in between
+	}
+	return err
 }
