@@ -32,8 +32,16 @@ func newCancelStage(t *testing.T) *cancelStage {
 	s.engine.AddRemote("remote:1", nil)
 	proxy := bustest.Start(t, s.server.Config())
 	stop := s.start(func(cfg *service.Config) { cfg.NATS = proxy.Config() })
+	waits, goOnWaiting := s.engine.Hang(fake.CallWait)
+	reads, goOnReading := s.engine.Hang(fake.CallLogs)
 	s.offer(sentinel, script("hang"))
 	s.awaitEntry(sentinel, contracts.EntryStarted)
+	// The sentinel's calls run beside its started entry: once they are made, the
+	// next ones are the job's.
+	<-waits
+	<-reads
+	goOnWaiting()
+	goOnReading()
 	signaled, release := s.engine.Hang(fake.CallSignal)
 	t.Cleanup(release)
 	return &cancelStage{stage: s, proxy: proxy, stop: stop, signaled: signaled, release: release, answer: bringOrSend}

@@ -76,6 +76,76 @@ func TestAnEngineThatIsAwayBeforeTheStartCostsNothing(t *testing.T) {
 	}
 }
 
+// An engine that answers and yet creates nothing does not keep an offer going
+// round for ever.
+func TestAnOfferIsGivenBackFiveTimes(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		before, present int // releases of an earlier offer and of the present one
+		want            contracts.EntryType
+	}{
+		"the fifth time": {0, 4, contracts.EntryReleased},
+		"the sixth time": {0, 5, contracts.EntryFailed},
+		"a new offer":    {5, 0, contracts.EntryReleased},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newStage(t)
+			s.engine.Fail(fake.CallCreate, unavailable, 1)
+			task := script("exit:0")
+			queued := &contracts.Queued{Lane: task.Lane(), Queue: task.QueueOrDefault(), Kind: task.Kind()}
+			last := s.append("job", s.submit("job", task), queued)
+			giveBack := func(times int) {
+				for range times {
+					last = s.append("job", last, &contracts.Claimed{Executor: dead})
+					last = s.append("job", last, &contracts.Released{Executor: dead})
+				}
+			}
+			if test.before > 0 {
+				giveBack(test.before)
+				last = s.append("job", last, &contracts.Claimed{Executor: dead})
+				last = s.append("job", last, &contracts.Failed{Kind: contracts.FailureInfrastructure, WillRetry: true})
+				last = s.append("job", last, queued)
+			}
+			giveBack(test.present)
+			s.ready(last, task)
+			_, life := s.life("job")
+			crashes := life[len(life)-1].Crashes
+			stop := s.start(nil)
+			claimed := s.entryAfter("job", len(life))
+			end := s.entryAfter("job", len(life)+1)
+			stop()
+			if claimed.Type != contracts.EntryClaimed || end.Type != test.want || end.Attempt != claimed.Attempt {
+				t.Fatalf("%s, then %s %+v", claimed.Type, end.Type, end.Data)
+			}
+			if failed, ok := end.Data.(*contracts.Failed); ok && (failed.Kind != contracts.FailureInfrastructure || !failed.WillRetry || end.Crashes != crashes+1) {
+				t.Errorf("failed as %+v, with %d crashes", failed, end.Crashes)
+			}
+		})
+	}
+}
+
+// entryAfter returns the entry of a job's life that follows its first n ones,
+// waiting for it.
+func (s *stage) entryAfter(job contracts.JobID, n int) *contracts.Entry {
+	s.t.Helper()
+	for msg, err := range s.bus.Messages(s.t.Context(), contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if n--; n >= 0 {
+			continue
+		}
+		entry, err := contracts.DecodeEntry(msg.Data())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return entry
+	}
+	s.t.Fatalf("the life of %s ended early", job)
+	return nil
+}
+
 // Of a start without an answer nobody knows whether the container ran.
 func TestAnEngineThatIsAwayAtTheStartIsACrash(t *testing.T) {
 	t.Parallel()

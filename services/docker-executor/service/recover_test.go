@@ -27,7 +27,7 @@ const dead contracts.ExecutorID = "ex-dead"
 func (s *stage) died(job contracts.JobID, task *contracts.Task, then ...contracts.EntryData) (last *bus.Seen) {
 	s.t.Helper()
 	last = s.queue(s.submit(job, task), task, contracts.QueuedSubmit)
-	s.abandon(folder.About{Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1"})
+	s.abandon(folder.About{Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1", Pipes: s.pipes})
 	for _, data := range then {
 		last = s.append(job, last, data)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
@@ -36,6 +37,7 @@ type stage struct {
 	bus    *bus.Bus
 	engine *fake.Engine
 	root   string
+	pipes  []folder.Pipe // that attempts of dead executors leave
 }
 
 func newStage(t *testing.T) *stage {
@@ -339,6 +341,9 @@ func TestATaskRuns(t *testing.T) {
 	succeeded := end.Data.(*contracts.Succeeded)
 	if succeeded.LogSeq != 1 || succeeded.Timings.Started.IsZero() || succeeded.Timings.Ended.Before(succeeded.Timings.Exited) {
 		t.Errorf("ended as %+v", succeeded)
+	}
+	if !succeeded.Timings.StagedIn.IsZero() {
+		t.Errorf("inputs came at %v to a task without inputs", succeeded.Timings.StagedIn)
 	}
 	if got := s.output("job", contracts.LogStdout); got != "hello\n" {
 		t.Errorf("log is %q", got)

@@ -145,7 +145,9 @@ func TestInputsAreStagedInOnce(t *testing.T) {
 			task.Docker.Args = append(task.Docker.Args, girderFile("aa", ""), girderFile("bb", "in/b.txt"), girderFile("aa", ""))
 			task.Girder = &contracts.Girder{APIURL: "http://127.0.0.1:1/api/v1"}
 			s.offer("job", task)
-			s.succeeds("job")
+			if succeeded := s.succeeds("job"); succeeded.Timings.StagedIn.IsZero() {
+				t.Error("no time says when the inputs were there")
+			}
 			args := eng.only(t).Args
 			root := eng.only(t).Mounts[0].ContainerPath
 			if args[1] != root+"/aa/name.txt" || args[2] != root+"/in/b.txt" || args[3] != args[1] {

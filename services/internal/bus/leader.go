@@ -28,9 +28,9 @@ var ErrDeposed = errors.New("no longer the leader")
 // instances may call it: one leads, the others stand by.
 //
 // The lease is a key with a time to live, renewed under compare-and-set every
-// third of it. A leader that was not able to renew it stops a third before the
-// key expires, so that two never lead at once. Lead gives the lease back only
-// after lead has returned.
+// sixth of it. The context of a leader that was not able to renew it ends a third
+// before the key expires, or earlier: in what is left lead has to return, for two
+// not to lead at once. Lead gives the lease back only after lead has returned.
 func (b *Bus) Lead(ctx context.Context, service, id string, ttl time.Duration, lead func(context.Context) error) error {
 	lease := lease{bus: b, key: leaderPrefix + service, id: id, ttl: ttl}
 	ticker := time.NewTicker(ttl / 3)
@@ -60,6 +60,8 @@ type lease struct {
 
 func (l *lease) acquire(ctx context.Context) bool {
 	sent := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, l.ttl/2) // a later answer is of little use
+	defer cancel()
 	err := l.bus.try(ctx, func(ctx context.Context) error {
 		kv, err := l.bus.JetStream().KeyValue(ctx, contracts.BucketNodes)
 		if err != nil {
@@ -80,7 +82,7 @@ func (l *lease) hold(ctx context.Context, lead func(context.Context) error) erro
 	done := make(chan error, 1)
 	go func() { done <- lead(leading) }()
 	log.Info().Msg("leading")
-	ticker := time.NewTicker(l.ttl / 3)
+	ticker := time.NewTicker(l.renewal())
 	defer ticker.Stop()
 	for {
 		select {
@@ -99,10 +101,14 @@ func (l *lease) hold(ctx context.Context, lead func(context.Context) error) erro
 	}
 }
 
-// renew reports whether this instance may go on leading.
+// renewal is the time between two renewals.
+func (l *lease) renewal() time.Duration { return l.ttl / 6 }
+
+// renew reports whether this instance may go on leading until the next renewal.
 func (l *lease) renew(ctx context.Context) bool {
 	sent := time.Now()
-	limited, cancel := context.WithTimeout(ctx, l.ttl/4)
+	end := l.renewed.Add(l.ttl - l.ttl/3)
+	limited, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
 	// A plain update would drop the key's time to live.
 	ack, err := l.bus.JetStream().Publish(limited, "$KV."+contracts.BucketNodes+"."+l.key, []byte(l.id),
@@ -111,7 +117,7 @@ func (l *lease) renew(ctx context.Context) bool {
 		l.revision, l.renewed = ack.Sequence, sent
 		return true
 	}
-	return !isWrongSequence(err) && time.Since(l.renewed) < l.ttl/2 || ctx.Err() != nil
+	return !isWrongSequence(err) && time.Now().Add(l.renewal()).Before(end) || ctx.Err() != nil
 }
 
 func (l *lease) release(ctx context.Context) {

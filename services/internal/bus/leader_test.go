@@ -145,3 +145,21 @@ func TestGirderJobIsTakenOnce(t *testing.T) {
 		t.Errorf("%+v, %v", ref, err)
 	}
 }
+
+func TestAnUnreadableInstanceHidesNoOther(t *testing.T) {
+	t.Parallel()
+	b := open(t, natstest.Start(t), "a")
+	kv, err := b.JetStream().KeyValue(t.Context(), contracts.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, value := range map[string]string{"a": "no JSON", "b": `{"service":"test","id":"b"}`} {
+		if _, err := kv.PutString(t.Context(), contracts.InstanceKey("test", id), value); err != nil {
+			t.Fatal(err)
+		}
+	}
+	instances, err := b.Instances(t.Context())
+	if err != nil || len(instances) != 1 || instances[0].ID != "b" {
+		t.Errorf("%v, %v", instances, err)
+	}
+}

@@ -74,7 +74,7 @@ func (b *Bus) Present(ctx context.Context, service, id string) (bool, error) {
 	return present, nil
 }
 
-// Instances returns all listed instances.
+// Instances returns all listed instances, without those that are not readable.
 func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
 	kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
 	if err != nil {
@@ -98,7 +98,8 @@ func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
 		}
 		var instance contracts.Instance
 		if err := json.Unmarshal(entry.Value(), &instance); err != nil {
-			return nil, fmt.Errorf("list instances: %s: %w", key, err)
+			zerolog.Ctx(ctx).Warn().Err(err).Str("key", key).Msg("instance is not readable, left out")
+			continue
 		}
 		instances = append(instances, instance)
 	}

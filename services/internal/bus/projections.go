@@ -102,6 +102,27 @@ func (b *Bus) storeProjection(ctx context.Context, projection *contracts.Job, re
 	return err == nil, err
 }
 
+// DeleteJob removes all that is kept of a job that has ended. The key in the
+// bucket of jobs goes last: after an error it is still there to say that
+// something is left.
+func (b *Bus) DeleteJob(ctx context.Context, job contracts.JobID) error {
+	if err := b.DeleteSecrets(ctx, job); err != nil {
+		return err
+	}
+	for _, kept := range []struct{ stream, subject string }{
+		{contracts.StreamLive, contracts.LogFilter(job)},
+		{contracts.StreamLive, contracts.NotesSubject(job)},
+		{contracts.StreamJobs, contracts.GirderSubject(job)},
+		{contracts.StreamJobs, contracts.LifeSubject(job)},
+		{projectionStream, projectionPrefix + string(job)},
+	} {
+		if err := b.Purge(ctx, kept.stream, kept.subject); err != nil {
+			return fmt.Errorf("delete job %s: %w", job, err)
+		}
+	}
+	return nil
+}
+
 // Projections yields every job in the bucket, then each change, until the
 // context ends; nil stands once between the two. It survives outages of NATS.
 // An error is yielded last.

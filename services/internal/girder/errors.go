@@ -125,6 +125,25 @@ func IsTemporary(err error) bool {
 	return errors.As(err, &broken) && !errors.As(err, &cert)
 }
 
+// IsForeign reports whether a refusal was made by something between us and
+// Girder, such as a proxy whose Girder is being restarted: it lacks the JSON that
+// Girder's own have. Those that speak of the request itself count as Girder's,
+// which sends some of them as HTML or plain text. Girder also answers 404 as HTML
+// for a resource that it does not have: whoever asks this knows that it has it.
+func IsForeign(err error) bool {
+	var refusal *Error
+	if !errors.As(err, &refusal) || refusal.Type != "" {
+		return false
+	}
+	switch refusal.Status {
+	case http.StatusBadRequest, http.StatusLengthRequired, http.StatusRequestEntityTooLarge,
+		http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
+		return false
+	default:
+		return true
+	}
+}
+
 // maxErrorBody is how much of an error's body is read. Girder's are far shorter.
 const maxErrorBody = 64 << 10
 

@@ -15,6 +15,8 @@ type Retry struct {
 	Total time.Duration // give up this long after the last progress; negative: try once
 	First time.Duration
 	Max   time.Duration
+	// Foreign says that refusals for which [IsForeign] holds are temporary too.
+	Foreign bool
 }
 
 // DefaultRetry is what a [Client] does unless told otherwise.
@@ -33,6 +35,10 @@ func (r Retry) withDefaults() Retry {
 	return r
 }
 
+func (r Retry) again(err error) bool {
+	return IsTemporary(err) || r.Foreign && IsForeign(err)
+}
+
 // Do calls try until it returns no error, one that is not temporary, or
 // patience ends; then it returns the last error, or the cause of an ended
 // context. A try that reports progress starts the patience anew. waiting, if
@@ -43,7 +49,7 @@ func (r Retry) Do(ctx context.Context, waiting func(err error, wait time.Duratio
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
 		progress, err := try()
 		p.note(progress, err)
-		if err != nil && (!IsTemporary(err) || r.Total < 0) {
+		if err != nil && (!r.again(err) || r.Total < 0) {
 			err = backoff.Permanent(err)
 		}
 		return struct{}{}, err

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-worker/gantry/services/job-tracker/internal/mirror"
 	"github.com/gantry-worker/gantry/services/job-tracker/internal/projection"
 	"github.com/gantry-worker/gantry/services/job-tracker/internal/query"
+	"github.com/gantry-worker/gantry/services/job-tracker/internal/retention"
 )
 
 const name = "job-tracker"
@@ -32,9 +33,10 @@ type Config struct {
 	GirderLogLimit   int64         `help:"How much log Girder gets of one job, in bytes: the first half and, at the end, the last half." default:"8388608"`
 	GirderPatience   time.Duration `name:"mirror-patience" help:"How long a Girder that does not answer is asked again. Its tokens live seven days." default:"168h"`
 	SecretsRetention time.Duration `help:"How long the secrets of a failed job are kept." default:"24h"`
+	Retention        time.Duration `help:"How long a job is kept after its end, with its log; 0 keeps it for ever." default:"720h"`
 	LeaseTTL         time.Duration `help:"How soon a standby takes over from a leader that is gone." default:"6s" name:"lease-ttl"`
 
-	// SweepInterval is the time between two looks for secrets to delete.
+	// SweepInterval is the time between two looks for secrets and jobs to delete.
 	SweepInterval time.Duration `kong:"-"`
 	// OnReady is called once, when queries are answered.
 	OnReady func() `kong:"-"`
@@ -52,15 +54,19 @@ func (c Config) Validate() error {
 		return config.Invalid("lease-ttl", "must be 1s or more, is %s", c.LeaseTTL)
 	case c.GirderPatience <= 0:
 		return config.Invalid("mirror-patience", "must be a positive time such as 168h, is %s", c.GirderPatience)
+	case c.Retention < 0:
+		return config.Invalid("retention", "must be a time such as 720h, or 0 to keep jobs for ever, is %s", c.Retention)
 	}
 	return nil
 }
 
 // Run tracks jobs until the context ends.
 func Run(ctx context.Context, cfg Config) error {
+	keep := cfg.Retention // 0 has a meaning of its own
 	if err := config.Defaults(&cfg); err != nil {
 		return err
 	}
+	cfg.Retention = keep
 	if err := cfg.Validate(); err != nil {
 		return err
 	}
@@ -88,7 +94,7 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// sweepInterval is the time between two looks for secrets to delete.
+// sweepInterval is the time between two looks for secrets and jobs to delete.
 const sweepInterval = time.Minute
 
 func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
@@ -101,6 +107,7 @@ func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 		Patience: cfg.GirderPatience, Sweep: cfg.SweepInterval,
 	})
 	index := query.NewIndex(b)
+	sweeper := &retention.Sweeper{Bus: b, Index: index, Keep: cfg.Retention, Every: cfg.SweepInterval}
 	ready := make(chan struct{})
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return index.Run(ctx, func() { close(ready) }) })
@@ -112,6 +119,7 @@ func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 		}
 		return b.Serve(ctx, "Jobs and running services.", index.Endpoints()...)
 	})
+	group.Go(func() error { return sweeper.Follow(ctx) })
 	group.Go(func() error { return tellReady(ctx, b, cfg.OnReady) })
 	group.Go(func() error {
 		return b.Announce(ctx, func() contracts.Instance {
@@ -119,7 +127,7 @@ func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 		})
 	})
 	group.Go(func() error {
-		return b.Lead(ctx, name, id, cfg.LeaseTTL, func(ctx context.Context) error { return lead(ctx, b, mirrors) })
+		return b.Lead(ctx, name, id, cfg.LeaseTTL, func(ctx context.Context) error { return lead(ctx, b, mirrors, sweeper) })
 	})
 	return group.Wait()
 }
@@ -146,10 +154,11 @@ func tellReady(ctx context.Context, b *bus.Bus, onReady func()) error {
 }
 
 // lead does what one job-tracker does for all.
-func lead(ctx context.Context, b *bus.Bus, mirrors *mirror.Manager) error {
+func lead(ctx context.Context, b *bus.Bus, mirrors *mirror.Manager, sweeper *retention.Sweeper) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return projection.Run(ctx, b) })
 	group.Go(func() error { return mirrors.Run(ctx) })
+	group.Go(func() error { return sweeper.Remove(ctx) })
 	group.Go(func() error {
 		return b.Serve(ctx, "The gate before an attempt.", bus.NewEndpoint(contracts.JobsGateSubject, mirrors.Gate))
 	})

@@ -34,6 +34,8 @@ type stepKey struct {
 	step    string
 }
 
+func keyOf(step *contracts.Step) stepKey { return stepKey{step.Job, step.Attempt, step.Step} }
+
 func newRunning() *running { return &running{steps: map[stepKey]context.CancelCauseFunc{}} }
 
 // enter registers a step. It reports false for one that runs already. leave

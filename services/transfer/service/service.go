@@ -29,6 +29,7 @@ type transfer struct {
 	node      contracts.NodeID
 	http      *http.Client
 	running   *running
+	unstored  *unstored
 	notes     *notes
 	lifeCheck time.Duration
 	started   time.Time
@@ -58,7 +59,7 @@ func run(ctx context.Context, cfg Config, lifeCheck time.Duration) error {
 	}
 	defer b.Close()
 	t := &transfer{
-		cfg: cfg, bus: b, node: id, http: shared, running: newRunning(), notes: newNotes(b),
+		cfg: cfg, bus: b, node: id, http: shared, running: newRunning(), unstored: newUnstored(), notes: newNotes(b),
 		lifeCheck: lifeCheck, started: time.Now().UTC(),
 	}
 	if err := t.serve(ctx); !bus.IsStopped(ctx, err) {

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,6 +57,31 @@ func TestDoneStepIsAnsweredFromItsFile(t *testing.T) {
 		t.Errorf("done again: %+v after %+v", again, first)
 	}
 	b.drained()
+}
+
+// TestResultThatCannotBeStoredIsKept takes the folder of results away while the
+// step runs: what is done is stored later, and not done again.
+func TestResultThatCannotBeStoredIsKept(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	step := b.stageIn("in-0", b.file("in.tif", "pixels"))
+	var downloads atomic.Int32
+	b.sim.SetFault(func(r *http.Request) *girdersim.Fault {
+		if strings.HasSuffix(r.URL.Path, "/download") && downloads.Add(1) == 1 {
+			if err := os.RemoveAll(filepath.Join(b.root, step.Folder, "steps")); err != nil {
+				t.Error(err)
+			}
+		}
+		return nil
+	})
+	b.serve()
+	if result := b.do(step); result == nil || result.Outcome != contracts.StepDone || result.Bytes != 6 {
+		t.Errorf("%+v", result)
+	}
+	b.drained()
+	if n := downloads.Load(); n != 1 {
+		t.Errorf("downloaded %d times", n)
+	}
 }
 
 func TestPermanentErrorsAreFailures(t *testing.T) {

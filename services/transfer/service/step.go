@@ -33,6 +33,7 @@ func (t *transfer) handle(ctx context.Context, subject string, data []byte) erro
 
 	folder, err := openFolder(t.cfg.WorkRoot, step)
 	if errors.Is(err, os.ErrNotExist) {
+		t.unstored.drop(keyOf(step))
 		log.Info().Msg("the attempt's folder is gone, step dropped")
 		return nil
 	}
@@ -41,7 +42,7 @@ func (t *transfer) handle(ctx context.Context, subject string, data []byte) erro
 	}
 	defer folder.close()
 
-	inside, leave, ok := t.running.enter(ctx, stepKey{step.Job, step.Attempt, step.Step})
+	inside, leave, ok := t.running.enter(ctx, keyOf(step))
 	if !ok {
 		return nil // asked for again while it runs
 	}
@@ -76,24 +77,35 @@ func (t *transfer) answer(ctx, inside context.Context, step *contracts.Step, fol
 		return err
 	}
 	if result == nil {
-		result, err = work.do(inside)
-		if ctx.Err() != nil {
-			return context.Cause(ctx) // the next process does it
-		}
-		if errors.Is(err, errNotCurrent) {
-			zerolog.Ctx(ctx).Info().Msg("step of an attempt that has ended, dropped")
-			return nil
-		}
-		if err != nil {
+		if result, err = t.result(ctx, inside, work); err != nil || result == nil {
 			return err
 		}
 		if err := folder.setResult(result); err != nil {
+			t.unstored.keep(keyOf(step), result)
 			return err
 		}
 	}
+	t.unstored.drop(keyOf(step))
 	work.clean(ctx, result)
 	work.meter.done(result)
 	return nil
+}
+
+// result does the step, unless it was done before and only its result could
+// not be stored. It is nil for a step that nobody waits for any more.
+func (t *transfer) result(ctx, inside context.Context, work *work) (*contracts.StepResult, error) {
+	if result := t.unstored.get(keyOf(work.step)); result != nil {
+		return result, nil
+	}
+	result, err := work.do(inside)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx) // the next process does it
+	}
+	if errors.Is(err, errNotCurrent) {
+		zerolog.Ctx(ctx).Info().Msg("step of an attempt that has ended, dropped")
+		return nil, nil
+	}
+	return result, err
 }
 
 // work is one step being done.

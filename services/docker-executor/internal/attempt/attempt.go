@@ -108,7 +108,7 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	stopTelling()
 	<-told
 	if err != nil {
-		end, err = a.endOf(ctx, err)
+		end, err = a.endOf(ctx, lifetime, err)
 	}
 	if err == nil {
 		done, err = a.write(ctx, lifetime, end)
@@ -234,6 +234,9 @@ func (a *Attempt) Clean(ctx context.Context) error {
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("clean up: %w", err), a.folder.Close())
+	}
+	if err := RemovePipes(a.folder); err != nil {
+		a.log.Warn().Err(err).Msg("named pipe left on a volume, the next attempt takes it over")
 	}
 	if err := a.folder.Remove(); err != nil {
 		return fmt.Errorf("clean up: %w", err)

@@ -46,7 +46,9 @@ func (a *Attempt) prepare(ctx context.Context) (engine.Image, error) {
 	})
 	group.Go(func() (err error) {
 		results, err = a.stageIn(both)
-		a.timings.StagedIn = time.Now().UTC()
+		if len(a.plan.inputs) > 0 {
+			a.timings.StagedIn = time.Now().UTC()
+		}
 		return err
 	})
 	if err := group.Wait(); err != nil {
@@ -58,6 +60,9 @@ func (a *Attempt) prepare(ctx context.Context) (engine.Image, error) {
 		if args[i], err = arg(results); err != nil {
 			return image, fmt.Errorf("docker.args[%d]: %w", i, err)
 		}
+	}
+	if err := a.plan.confirm(a.task.Docker.Volumes, a.tools.Policy); err != nil {
+		return image, err
 	}
 	return image, a.create(ctx, a.spec(args))
 }

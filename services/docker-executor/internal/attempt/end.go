@@ -31,7 +31,7 @@ func (i *Infrastructure) Error() string { return i.Message }
 
 // endOf turns what broke an attempt into its end. An error is returned for an
 // end that is not ours to write.
-func (a *Attempt) endOf(ctx context.Context, err error) (contracts.EntryData, error) {
+func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.EntryData, error) {
 	var revoked *Revoked
 	if errors.As(context.Cause(ctx), &revoked) || errors.As(err, &revoked) {
 		return &contracts.Canceled{By: revoked.By, Reason: revoked.Reason}, nil
@@ -51,12 +51,35 @@ func (a *Attempt) endOf(ctx context.Context, err error) (contracts.EntryData, er
 		return a.failed(contracts.FailureTask, err.Error()), nil
 	case errors.Is(err, engine.ErrUnavailable) && !a.begun:
 		// Nothing ran: whoever has an engine may take it, and nothing is counted.
-		return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
+		return a.release(lifetime, err)
 	case isEngineError(err) && !engine.IsInfrastructure(err):
 		return a.failed(contracts.FailureTask, err.Error()), nil
 	default:
 		return a.failed(contracts.FailureInfrastructure, err.Error()), nil
 	}
+}
+
+// maxReleases is how often an offer is given back for want of an engine. One
+// that answers, and yet runs nothing, would have it go round for ever.
+const maxReleases = 5
+
+func (a *Attempt) release(lifetime context.Context, why error) (contracts.EntryData, error) {
+	releases := 0
+	if a.last.Attempt > maxReleases { // each release was an attempt
+		life, err := a.tools.Bus.Life(lifetime, a.last.Job)
+		if err != nil {
+			return nil, err
+		}
+		for _, entry := range life {
+			if entry.Type == contracts.EntryReleased && entry.Offer == a.last.Offer {
+				releases++
+			}
+		}
+	}
+	if releases >= maxReleases {
+		return a.failed(contracts.FailureInfrastructure, fmt.Sprintf("given back %d times already: %v", releases, why)), nil
+	}
+	return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
 }
 
 func isEngineError(err error) bool {

@@ -73,16 +73,39 @@ func makePlan(task *contracts.Task, tools *Tools, f *folder.Folder) (*plan, erro
 func (p *plan) mount(volumes []contracts.Volume, allowed *policy.Policy) error {
 	for i := range volumes {
 		v := &volumes[i]
-		mode := policy.ReadWrite
-		if v.ReadOnly() {
-			mode = policy.ReadOnly
-		}
-		host, err := allowed.Bind(v.Name, v.HostPath, mode)
+		host, err := bind(v, allowed)
 		if err != nil {
 			return fmt.Errorf("docker.volumes[%d]: %w", i, err)
 		}
 		p.volumes[v.Name] = volume.Volume{Host: host, Container: v.ContainerPath}
 		p.mounts = append(p.mounts, engine.Mount{HostPath: host, ContainerPath: v.ContainerPath, ReadOnly: v.ReadOnly()})
+	}
+	return nil
+}
+
+func bind(v *contracts.Volume, allowed *policy.Policy) (host string, err error) {
+	mode := policy.ReadWrite
+	if v.ReadOnly() {
+		mode = policy.ReadOnly
+	}
+	return allowed.Bind(v.Name, v.HostPath, mode)
+}
+
+// confirm checks again, before they are mounted, that the task's volumes lead
+// where they led when the plan was made.
+func (p *plan) confirm(volumes []contracts.Volume, allowed *policy.Policy) error {
+	for i := range volumes {
+		v := &volumes[i]
+		host, err := bind(v, allowed)
+		if err == nil && host != p.volumes[v.Name].Host {
+			err = &policy.Refusal{
+				What:   fmt.Sprintf("host path %q of volume %q", v.HostPath, v.Name),
+				Reason: "it leads elsewhere than when the attempt began",
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("docker.volumes[%d]: %w", i, err)
+		}
 	}
 	return nil
 }
@@ -105,7 +128,7 @@ func (p *plan) argument(task *contracts.Task, f *folder.Folder, arg contracts.Ar
 	case *contracts.TemporaryVolume:
 		return text(p.volumes[""].Container, nil)
 	case *contracts.ProgressPipe:
-		path, err := p.progressPipe(t)
+		path, err := p.progressPipe(f, t)
 		if err != nil && !isTasksFault(err) {
 			return &Infrastructure{err.Error()}
 		}
@@ -129,13 +152,34 @@ func isTasksFault(err error) bool {
 	return false
 }
 
-func (p *plan) progressPipe(t *contracts.ProgressPipe) (string, error) {
+func (p *plan) progressPipe(f *folder.Folder, t *contracts.ProgressPipe) (string, error) {
 	on := p.volumes[t.Volume]
-	if err := pipe.Make(on, t.NameOrDefault()); err != nil {
+	name, err := volume.Clean(t.NameOrDefault())
+	if err != nil {
 		return "", err
 	}
-	p.pipes = append(p.pipes, pipeAt{on, t.NameOrDefault()})
-	return on.ContainerPath(t.NameOrDefault())
+	if at := (pipeAt{on, name}); !slices.Contains(p.pipes, at) {
+		if err := pipe.Make(on, name); err != nil {
+			return "", err
+		}
+		p.pipes = append(p.pipes, at)
+		if t.Volume != "" { // the default volume goes with the folder
+			if err := f.AddPipe(folder.Pipe{Volume: on.Host, Name: name}); err != nil {
+				return "", &Infrastructure{err.Error()}
+			}
+		}
+	}
+	return on.ContainerPath(name)
+}
+
+// RemovePipes removes the named pipes that an attempt made on folders of the
+// host, where they would stay.
+func RemovePipes(f *folder.Folder) error {
+	var errs []error
+	for _, p := range f.Pipes {
+		errs = append(errs, pipe.Remove(volume.Volume{Host: p.Volume}, p.Name))
+	}
+	return errors.Join(errs...)
 }
 
 // girderFile plans the step that brings a file; the same file for the same

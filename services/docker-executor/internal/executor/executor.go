@@ -127,15 +127,23 @@ func pause(ctx context.Context, d time.Duration) {
 // awaitReady returns when an attempt can run here, or false when ctx has ended:
 // without an engine, or a work folder to write to, no job is claimed.
 func (e *Executor) awaitReady(ctx context.Context) bool {
+	said := "" // an outage is told once, not each second
 	for ctx.Err() == nil {
 		err := errors.Join(e.Tools.Engine.Ping(ctx), folder.Writable(e.WorkRoot))
 		if ctx.Err() != nil {
 			return false
 		}
-		if e.setNotReady(err); err == nil {
+		e.setNotReady(err)
+		if err == nil {
+			if said != "" {
+				zerolog.Ctx(ctx).Info().Msg("tasks can run here again")
+			}
 			return true
 		}
-		zerolog.Ctx(ctx).Warn().Err(err).Msg("no task can run here, not claiming")
+		if err.Error() != said {
+			said = err.Error()
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("no task can run here, not claiming")
+		}
 		pause(ctx, retryPull)
 	}
 	return false

@@ -9,6 +9,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
@@ -130,6 +131,9 @@ func (e *Executor) bury(ctx context.Context, f *folder.Folder) (ended bool, err 
 	}
 	if err := e.Tools.Remove(ctx, f.Job, f.Attempt); err != nil {
 		return false, errors.Join(fmt.Errorf("remove container of attempt %d of %s: %w", f.Attempt, f.Job, err), f.Close())
+	}
+	if err := attempt.RemovePipes(f); err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(f.Job)).Msg("named pipe left on a volume, the next attempt takes it over")
 	}
 	if ended, err = e.endAbandoned(ctx, f, last); err != nil {
 		return false, errors.Join(err, f.Close())

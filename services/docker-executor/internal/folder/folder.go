@@ -40,6 +40,14 @@ type About struct {
 	Reply string `json:"reply"`
 	// Container is the container's name.
 	Container string `json:"container"`
+	// Pipes are the named pipes that the attempt made on folders of the host.
+	Pipes []Pipe `json:"pipes,omitempty"`
+}
+
+// Pipe is a named pipe outside of the attempt's folder.
+type Pipe struct {
+	Volume string `json:"volume"` // the volume's path on the host
+	Name   string `json:"name"`   // the pipe's path on the volume
 }
 
 // Folder is an attempt's folder whose lock is held.
@@ -93,6 +101,15 @@ func (f *Folder) create() error {
 	return nil
 }
 
+// AddPipe notes a named pipe, for whoever has to remove it.
+func (f *Folder) AddPipe(p Pipe) error {
+	f.Pipes = append(f.Pipes, p)
+	if err := f.writeAbout(); err != nil {
+		return fmt.Errorf("note pipe %s: %w", p.Name, err)
+	}
+	return nil
+}
+
 func (f *Folder) writeAbout() error {
 	data, err := json.Marshal(f.About)
 	if err != nil {
@@ -127,19 +144,27 @@ func lock(path string) (*os.File, error) {
 // Writable returns nil if an attempt's folder could be made in a work folder
 // now, else why not.
 func Writable(workRoot string) error {
-	dir := filepath.Join(workRoot, attemptsDir)
-	if err := os.MkdirAll(dir, 0o711); err != nil {
-		return fmt.Errorf("work folder: %w", err)
+	err := probe(workRoot)
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err // the probe's name, new each time, would make a new reason of it
 	}
-	probe, err := os.CreateTemp(workRoot, ".probe-")
 	if err != nil {
-		return fmt.Errorf("work folder: %w", err)
-	}
-	_, err = probe.WriteString("is there space?")
-	if err := errors.Join(err, probe.Close(), os.Remove(probe.Name())); err != nil {
-		return fmt.Errorf("work folder: %w", err)
+		return fmt.Errorf("work folder %s: %w", workRoot, err)
 	}
 	return nil
+}
+
+func probe(workRoot string) error {
+	if err := os.MkdirAll(filepath.Join(workRoot, attemptsDir), 0o711); err != nil {
+		return err
+	}
+	file, err := os.CreateTemp(workRoot, ".probe-")
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString("is there space?")
+	return errors.Join(err, file.Close(), os.Remove(file.Name()))
 }
 
 // Take takes over the folder of one attempt. The error is [ErrLocked] while its

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -44,11 +45,18 @@ func TestALockedFolderIsNobodyElses(t *testing.T) {
 	if free, err := folder.Abandoned(root); len(free) != 0 || err != nil {
 		t.Errorf("%d are abandoned, error %v", len(free), err)
 	}
+	want := about("job")
+	want.Pipes = []folder.Pipe{{Volume: "/data", Name: "a"}, {Volume: "/data", Name: "b"}}
+	for _, p := range want.Pipes {
+		if err := f.AddPipe(p); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
 	again, err := folder.Take(root, "job", 2)
-	if err != nil || again.About != about("job") {
+	if err != nil || !reflect.DeepEqual(again.About, want) {
 		t.Fatalf("taken %+v, error %v", again, err)
 	}
 	if err := again.Remove(); err != nil {
@@ -198,5 +206,24 @@ func TestWritable(t *testing.T) {
 	}
 	if err := folder.Writable(file); err == nil || !strings.Contains(err.Error(), "work folder") {
 		t.Errorf("a file as work folder: %v", err)
+	}
+}
+
+// The reason is the same as long as the fault is, without the probe's name.
+func TestWritableGivesOneReason(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	// So long that the folder of attempts fits into a path, and the probe does not.
+	const longest = 4095 - len("/attempts")
+	for len(root) < longest {
+		next := min(longest-len(root)-1, 200)
+		if longest-len(root)-1-next == 1 {
+			next--
+		}
+		root = filepath.Join(root, strings.Repeat("x", next))
+	}
+	first, second := folder.Writable(root), folder.Writable(root)
+	if first == nil || second == nil || first.Error() != second.Error() {
+		t.Errorf("first %v, then %v", first, second)
 	}
 }

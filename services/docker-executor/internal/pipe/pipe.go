@@ -25,7 +25,8 @@ import (
 var ErrNoPipe = errors.New("not a named pipe")
 
 // Make makes a named pipe on a volume, for every user to read and write,
-// whatever the umask is. Something that is there already is fs.ErrExist.
+// whatever the umask is. A named pipe that an attempt left there is taken over;
+// one that somebody reads, or anything else, is fs.ErrExist.
 func Make(v volume.Volume, rel string) error {
 	err := v.Within(rel, func(root *os.Root, clean string) error {
 		dir, err := root.Open(path.Dir(clean))
@@ -33,7 +34,8 @@ func Make(v volume.Volume, rel string) error {
 			return err
 		}
 		defer dir.Close() //nolint:errcheck // only its descriptor is used
-		if err := unix.Mkfifoat(int(dir.Fd()), path.Base(clean), 0o666); err != nil {
+		err = unix.Mkfifoat(int(dir.Fd()), path.Base(clean), 0o666)
+		if err != nil && (!errors.Is(err, fs.ErrExist) || !isUnread(root, clean)) {
 			return &fs.PathError{Op: "mkfifo", Path: clean, Err: err}
 		}
 		return root.Chmod(clean, 0o666)
@@ -42,6 +44,35 @@ func Make(v volume.Volume, rel string) error {
 		return fmt.Errorf("make pipe: %w", err)
 	}
 	return nil
+}
+
+// Remove removes a named pipe that Make made. Nothing else is removed, nor a
+// pipe that somebody reads: it is another attempt's by now.
+func Remove(v volume.Volume, rel string) error {
+	err := v.Within(rel, func(root *os.Root, clean string) error {
+		if !isUnread(root, clean) {
+			return nil
+		}
+		return root.Remove(clean)
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove pipe: %w", err)
+	}
+	return nil
+}
+
+// isUnread reports whether a path is a named pipe that nobody has open for
+// reading.
+func isUnread(root *os.Root, clean string) bool {
+	info, err := root.Lstat(clean)
+	if err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+		return false
+	}
+	f, err := root.OpenFile(clean, os.O_WRONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err == nil {
+		_ = f.Close() // nothing was written
+	}
+	return errors.Is(err, unix.ENXIO)
 }
 
 // open opens one end of a named pipe without waiting for the other.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -83,11 +84,17 @@ func TestMakeRefuses(t *testing.T) {
 	if err := pipe.Make(v, "x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := pipe.Make(v, "x"); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("made twice: %v", err)
-	}
 	if err := os.WriteFile(filepath.Join(v.Host, "file"), nil, 0o644); err != nil {
 		t.Fatal(err)
+	}
+	if err := pipe.Make(v, "file"); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "file") {
+		t.Errorf("in a file's place: %v", err)
+	}
+	if err := pipe.Remove(v, "file"); err != nil {
+		t.Errorf("remove of a plain file: %v", err)
+	}
+	if _, err := os.Lstat(filepath.Join(v.Host, "file")); err != nil {
+		t.Errorf("the plain file is gone: %v", err)
 	}
 	if _, err := pipe.OpenProgress(v, "file"); !errors.Is(err, pipe.ErrNoPipe) {
 		t.Errorf("open of a plain file: %v", err)
@@ -97,6 +104,43 @@ func TestMakeRefuses(t *testing.T) {
 	}
 	if _, err := pipe.OpenProgress(v, "link"); !errors.Is(err, volume.ErrSymlink) {
 		t.Errorf("open of a link: %v", err)
+	}
+}
+
+// A pipe that was left is taken over and removed, one that is read is neither.
+func TestAPipeThatIsReadIsLeftToItsReader(t *testing.T) {
+	t.Parallel()
+	v, p := setup(t)
+	file := filepath.Join(v.Host, name)
+	if err := pipe.Make(v, name); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("made while it is read: %v", err)
+	}
+	if err := pipe.Remove(v, name); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Lstat(file); err != nil {
+		t.Fatalf("the pipe was removed under its reader: %v", err)
+	}
+	p.Ended()
+	if err := p.Run(t.Context(), func(pipe.State) {}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := pipe.Make(v, name); err != nil {
+		t.Errorf("made after it was left: %v", err)
+	}
+	if info, err := os.Lstat(file); err != nil || info.Mode() != fs.ModeNamedPipe|0o666 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
+	}
+	for range 2 { // what is not there is no error
+		if err := pipe.Remove(v, name); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the pipe is still there, error %v", err)
 	}
 }
 

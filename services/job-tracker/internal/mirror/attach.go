@@ -214,7 +214,8 @@ func (m *mirror) post(ctx context.Context, api string, secrets contracts.Secrets
 		Title: cmp.Or(m.task.Title(), namelessTask), Type: cmp.Or(wanted.Type, m.task.Name, namelessTask),
 		Handler: string(contracts.HandlerCelery), Public: wanted.Public, OtherFields: []byte(other),
 	}
-	return m.patiently(ctx, func(ctx context.Context) (girder.Job, error) { return client.CreateJob(ctx, request) })
+	// A URL that is none of Girder's is the task's fault and not to be waited for.
+	return m.persist(ctx, false, func(ctx context.Context) (girder.Job, error) { return client.CreateJob(ctx, request) })
 }
 
 // keep stores how a created job is reached, beside the secrets that are there.

@@ -10,8 +10,10 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-// heard is one message about a running job: a piece of log or progress.
+// heard is one message about a running job, a piece of log or progress, or the
+// error that the reading ended with.
 type heard struct {
+	err      error
 	seq      uint64 // of the stream
 	chunk    *contracts.LogChunk
 	attempt  int // of progress
@@ -40,7 +42,8 @@ func (l *live) read(ctx context.Context, b *bus.Bus, job contracts.JobID) {
 	subjects := []string{contracts.LogFilter(job), contracts.NotesSubject(job)}
 	for msg, err := range b.Messages(ctx, contracts.StreamLive, 1, subjects...) {
 		if err != nil {
-			return // the connection is closed, and with it the service
+			l.pass(ctx, heard{err: err})
+			return
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
@@ -52,11 +55,14 @@ func (l *live) read(ctx context.Context, b *bus.Bus, job contracts.JobID) {
 		} else if chunk := new(contracts.LogChunk); json.Unmarshal(msg.Data(), chunk) == nil {
 			h.chunk = chunk
 		}
-		select {
-		case l.heard <- h:
-		case <-ctx.Done():
-			return
-		}
+		l.pass(ctx, h)
+	}
+}
+
+func (l *live) pass(ctx context.Context, h heard) {
+	select {
+	case l.heard <- h:
+	case <-ctx.Done():
 	}
 }
 

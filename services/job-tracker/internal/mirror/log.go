@@ -8,8 +8,9 @@ import (
 	"github.com/gantry-worker/gantry/services/job-tracker/internal/transcript"
 )
 
-// logPatience is how long the end of a log is waited for that is not there when
-// its job has ended. An owner that was cut off ships it again in this time.
+// logPatience is how long the end of a log is waited for, from the last message
+// on, that is not there when its job has ended. An owner that was cut off ships
+// it again in this time.
 const logPatience = 10 * time.Second
 
 // heard is where log and notes arrive, nil while nobody listens.
@@ -36,6 +37,9 @@ func (m *mirror) listenAgain(ctx context.Context) {
 
 // hear takes in a message about the running job.
 func (m *mirror) hear(ctx context.Context, h heard) error {
+	if h.err != nil {
+		return h.err
+	}
 	m.readSeq = max(m.readSeq, h.seq)
 	if h.progress != nil && h.attempt >= m.progress.attempt {
 		m.progress = newProgress{h.attempt, h.progress}
@@ -113,23 +117,31 @@ func (m *mirror) completeLog(ctx context.Context) error {
 	if m.live == nil && (last > 0 || !enough()) {
 		m.live = listen(ctx, m.bus, m.job)
 	}
-	var patience <-chan time.Time
+	silence := time.NewTimer(m.logPatience)
+	defer silence.Stop()
+	again := false
 	for m.readSeq < last || !enough() {
-		if m.readSeq >= last && patience == nil {
+		if m.readSeq >= last && !again {
+			again = true
 			m.listenAgain(ctx)
-			patience = time.After(logPatience)
 		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case h := <-m.heard():
 			err = m.hear(ctx, h)
-		case <-patience:
-			last, need = 0, 0
+		case <-silence.C:
+			// What was to be read may be gone by now.
+			if last, err = m.lastLive(ctx); m.readSeq >= last {
+				need = 0
+			} else {
+				m.listenAgain(ctx)
+			}
 		}
 		if err != nil {
 			return err
 		}
+		silence.Reset(m.logPatience)
 	}
 	m.endAttemptsBefore(attempt)
 	if need = lastLogSeq(m.life.terminal); !enough() {

@@ -43,20 +43,22 @@ type mirror struct {
 	revoked atomic.Bool
 
 	// own
-	task     *contracts.Task
-	life     life
-	handler  contracts.GirderHandler
-	status   contracts.GirderStatus
-	text     *transcript.Transcript
-	box      *transcript.Outbox
-	noted    contracts.GirderMirror // as the projection has it
-	problem  string
-	live     *live
-	readSeq  uint64              // stream sequence of the last message heard
-	reread   transcript.Position // where a gap was met and the log read again
-	progress newProgress
-	flushAt  time.Time
-	poll     pollTime
+	task    *contracts.Task
+	life    life
+	handler contracts.GirderHandler
+	status  contracts.GirderStatus
+	text    *transcript.Transcript
+	box     *transcript.Outbox
+	noted   contracts.GirderMirror // as the projection has it
+	problem string
+	live    *live
+	readSeq uint64              // stream sequence of the last message heard
+	reread  transcript.Position // where a gap was met and the log read again
+	// logPatience is the constant of that name.
+	logPatience time.Duration
+	progress    newProgress
+	flushAt     time.Time
+	poll        pollTime
 }
 
 // newProgress is what Girder does not know yet.
@@ -66,7 +68,9 @@ type newProgress struct {
 }
 
 func newMirror(m *Manager, job contracts.JobID) *mirror {
-	return &mirror{manager: m, bus: m.bus, job: job, wake: make(chan struct{}, 1), attached: make(chan struct{})}
+	return &mirror{
+		manager: m, bus: m.bus, job: job, wake: make(chan struct{}, 1), attached: make(chan struct{}), logPatience: logPatience,
+	}
 }
 
 // wakeUp says that the job's life went on.

@@ -32,10 +32,17 @@ func (m *mirror) once(ctx context.Context, request func(context.Context) (girder
 	return request(ctx)
 }
 
-// patiently sends a request until Girder answers or patience ends.
+// patiently sends a request about the Girder job until Girder itself answers or
+// patience ends. What a proxy says of it does not count.
 func (m *mirror) patiently(ctx context.Context, request func(context.Context) (girder.Job, error)) (girder.Job, error) {
+	return m.persist(ctx, true, request)
+}
+
+// persist sends a request again after errors that are temporary, and where
+// foreign says so also after those that something before Girder made.
+func (m *mirror) persist(ctx context.Context, foreign bool, request func(context.Context) (girder.Job, error)) (girder.Job, error) {
 	var job girder.Job
-	retry := girder.Retry{Total: m.manager.cfg.Patience, First: firstPause, Max: longestPause}
+	retry := girder.Retry{Total: m.manager.cfg.Patience, First: firstPause, Max: longestPause, Foreign: foreign}
 	err := retry.Do(ctx, func(err error, _ time.Duration) { m.troubled(ctx, err) }, func() (bool, error) {
 		var err error
 		job, err = m.once(ctx, request)

@@ -49,7 +49,8 @@ func Run(ctx context.Context, b *bus.Bus) error {
 	return group.Wait()
 }
 
-// CatchUp applies every entry of a job's life that was not applied yet.
+// CatchUp applies every entry of a job's life that was not applied yet. Several
+// may do so at once: each entry is applied by one of them.
 func CatchUp(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
 	var unread error
 	_, err := b.UpdateProjection(ctx, job, func(projection *contracts.Job) bool {

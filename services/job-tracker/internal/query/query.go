@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/job-tracker/internal/projection"
 )
 
 // defaultLimit and maxLimit are lengths of a page.
@@ -55,13 +56,41 @@ func (x *Index) put(job *contracts.Job) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if before, ok := x.byID[job.ID]; ok {
-		if at, found := slices.BinarySearchFunc(x.newest, before, newestFirst); found {
-			x.newest = slices.Delete(x.newest, at, at+1)
-		}
+		x.remove(before)
 	}
 	x.byID[job.ID] = job
 	at, _ := slices.BinarySearchFunc(x.newest, job, newestFirst)
 	x.newest = slices.Insert(x.newest, at, job)
+}
+
+func (x *Index) remove(job *contracts.Job) {
+	delete(x.byID, job.ID)
+	if at, found := slices.BinarySearchFunc(x.newest, job, newestFirst); found {
+		x.newest = slices.Delete(x.newest, at, at+1)
+	}
+}
+
+// Select returns the jobs that match. They are not to be changed.
+func (x *Index) Select(match func(*contracts.Job) bool) []*contracts.Job {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	var selected []*contracts.Job
+	for _, job := range x.newest {
+		if match(job) {
+			selected = append(selected, job)
+		}
+	}
+	return selected
+}
+
+// Drop forgets a job that Select returned, unless it has changed since: a key
+// that was purged from the bucket is no event that Run sees.
+func (x *Index) Drop(job *contracts.Job) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.byID[job.ID] == job {
+		x.remove(job)
+	}
 }
 
 func newestFirst(a, b *contracts.Job) int {
@@ -81,11 +110,14 @@ type jobRequest struct {
 	Job contracts.JobID `json:"job"`
 }
 
-// job reads the bucket itself, so that an answer is never older than what its
-// asker knows.
+// job brings what the bucket says up to date with the job's life before it
+// reads it, so that an answer is never older than what its asker knows.
 func (x *Index) job(ctx context.Context, request jobRequest) (*contracts.Job, error) {
 	if _, err := contracts.ParseJobID(string(request.Job)); err != nil {
 		return nil, invalid("job", err.Error())
+	}
+	if err := projection.CatchUp(ctx, x.bus, request.Job); err != nil {
+		return nil, err
 	}
 	job, err := x.bus.Projection(ctx, request.Job)
 	if errors.Is(err, bus.ErrNoProjection) {

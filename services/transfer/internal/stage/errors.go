@@ -18,6 +18,8 @@ var (
 	ErrNotRegular = errors.New("neither a file nor a folder")
 	// ErrBadName refuses a path that this node's file system cannot have.
 	ErrBadName = errors.New("not a possible name for a file")
+	// ErrInTheWay means that a staged-in file cannot have its name because of what is there already.
+	ErrInTheWay = errors.New("another file or folder on the volume is in the way, choose another filename")
 	// ErrNoSpace means that the volume is full.
 	ErrNoSpace = errors.New("no space left on the volume")
 	// ErrIncomplete means that Girder sends another number of bytes than the file's document says.
@@ -34,7 +36,7 @@ var (
 // token that the task brought. Every other error may go away without a change
 // of the task.
 func IsFailure(err error) bool {
-	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrUnservable, ErrChanged} {
+	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrInTheWay, ErrUnservable, ErrChanged} {
 		if errors.Is(err, own) {
 			return true
 		}
@@ -65,6 +67,16 @@ func onVolume(path string, err error) error {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return fmt.Errorf("%s: %w", path, class)
+}
+
+// onPlace is onVolume for what happens when a file is given its place.
+func onPlace(path string, err error) error {
+	for _, taken := range []syscall.Errno{syscall.EEXIST, syscall.EISDIR, syscall.ENOTDIR, syscall.ENOTEMPTY, syscall.EBUSY} {
+		if errors.Is(err, taken) {
+			return fmt.Errorf("%s: %w", path, ErrInTheWay)
+		}
+	}
+	return onVolume(path, err)
 }
 
 var classes = map[syscall.Errno]error{

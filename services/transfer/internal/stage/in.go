@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -96,7 +97,7 @@ func (in In) stage(ctx context.Context, root *os.Root, doc girder.File) (Staged,
 	temporary := filepath.Join(folder, ".gantry-"+contracts.NewToken())
 	size, err := in.fetch(ctx, root, temporary, doc)
 	if err == nil {
-		err = onVolume(path, place(root, temporary, path))
+		err = onPlace(path, place(root, temporary, path))
 	}
 	if err != nil {
 		return Staged{}, errors.Join(err, remove(root, temporary))
@@ -108,7 +109,7 @@ func (in In) stage(ctx context.Context, root *os.Root, doc girder.File) (Staged,
 func (in In) fetch(ctx context.Context, root *os.Root, name string, doc girder.File) (int64, error) {
 	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
-		return 0, onVolume(name, err)
+		return 0, onPlace(filepath.Dir(name), err)
 	}
 	d := &download{in: in, doc: doc, file: file, total: -1}
 	if doc.Size != nil {
@@ -219,7 +220,7 @@ func makeFolders(root *os.Root, path string) error {
 		return nil
 	}
 	if err != nil {
-		return onVolume(path, err)
+		return onPlace(path, err)
 	}
 	info, err := root.Stat(path)
 	if err == nil {
@@ -241,8 +242,9 @@ func place(root *os.Root, temporary, path string) error {
 }
 
 func remove(root *os.Root, path string) error {
-	if err := root.Remove(path); !errors.Is(err, os.ErrNotExist) {
-		return err
+	err := root.Remove(path)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // it was never made
+		return nil
 	}
-	return nil
+	return err
 }

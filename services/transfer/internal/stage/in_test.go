@@ -214,6 +214,31 @@ func TestStageInReplacesALink(t *testing.T) {
 	}
 }
 
+func TestStageInWhereSomethingIsInTheWay(t *testing.T) {
+	t.Parallel()
+	for _, filename := range []string{"folder", "full", "file/n", "file/deeper/n"} {
+		f, volume := newFake(), t.TempDir()
+		f.offers("n", []byte("new"))
+		write(t, volume, "file", "old")
+		write(t, volume, "full/kept", "old")
+		if err := os.Mkdir(filepath.Join(volume, "folder"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err := stageIn(t, f, volume, filename)
+		if !errors.Is(err, ErrInTheWay) || !IsFailure(err) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", filename, err)
+		}
+		if diff := cmp.Diff(map[string]string{"file": "old", "full/kept": "old"}, files(t, volume)); diff != "" {
+			t.Errorf("%s:\n%s", filename, diff)
+		}
+	}
+	for _, number := range []syscall.Errno{syscall.EEXIST, syscall.EISDIR, syscall.ENOTEMPTY, syscall.EBUSY} {
+		if err := onPlace("n", &os.LinkError{Op: "rename", Err: number}); !IsFailure(err) {
+			t.Errorf("%v: %v", number, err)
+		}
+	}
+}
+
 func TestStageInOnAFullVolume(t *testing.T) {
 	t.Parallel()
 	volume := t.TempDir()

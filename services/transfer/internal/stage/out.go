@@ -90,12 +90,19 @@ func (o Out) run(ctx context.Context) ([]contracts.GirderSent, error) {
 		return nil, fmt.Errorf("open the volume: %w", err)
 	}
 	defer root.Close()
-	paths, total, err := list(root, filepath.Clean(o.Path))
-	if errors.Is(err, ErrMissing) && !o.MustExist {
-		return nil, nil
-	}
-	if err != nil {
+	path := filepath.Clean(o.Path)
+	info, err := root.Stat(path)
+	if err := onVolume(path, err); err != nil {
+		if errors.Is(err, ErrMissing) && !o.MustExist {
+			return nil, nil
+		}
 		return nil, err
+	}
+	paths, total := []string{path}, info.Size()
+	if info.IsDir() {
+		if paths, total, err = o.list(root, path); err != nil {
+			return nil, err
+		}
 	}
 	if o.Chunk == 0 {
 		o.Chunk = DefaultChunk
@@ -113,17 +120,11 @@ func (o Out) run(ctx context.Context) ([]contracts.GirderSent, error) {
 	return sent, nil
 }
 
-// list finds what to upload, by name, and how much it is. In a folder only
+// list finds what to upload from a folder, by name, and how much it is. Only
 // files count, and links to files on the same volume: subfolders stay, as do
-// pipes and sockets, which have nothing to upload.
-func list(root *os.Root, path string) ([]string, int64, error) {
-	info, err := root.Stat(path)
-	if err != nil {
-		return nil, 0, onVolume(path, err)
-	}
-	if !info.IsDir() {
-		return []string{path}, info.Size(), nil
-	}
+// pipes and sockets, which have nothing to upload, and links that lead nowhere
+// or outside.
+func (o Out) list(root *os.Root, path string) ([]string, int64, error) {
 	folder, err := root.Open(path)
 	if err != nil {
 		return nil, 0, onVolume(path, err)
@@ -138,6 +139,10 @@ func list(root *os.Root, path string) ([]string, int64, error) {
 	for _, name := range names {
 		inside := filepath.Join(path, name)
 		info, err := root.Stat(inside)
+		if err != nil && isLink(root, inside) {
+			o.Log.Warn().Err(onVolume(inside, err)).Msg("a symbolic link is not uploaded")
+			continue
+		}
 		if err != nil {
 			return nil, 0, onVolume(inside, err)
 		}
@@ -146,6 +151,11 @@ func list(root *os.Root, path string) ([]string, int64, error) {
 		}
 	}
 	return paths, total, nil
+}
+
+func isLink(root *os.Root, path string) bool {
+	info, err := root.Lstat(path)
+	return err == nil && info.Mode()&os.ModeSymlink != 0
 }
 
 // open opens a regular file and nothing else. Without blocking, since what was

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
@@ -232,6 +233,36 @@ func TestStageOutMissing(t *testing.T) {
 	}
 }
 
+func TestStageOutLeavesLinksThatLeadNowhere(t *testing.T) {
+	t.Parallel()
+	for _, mustExist := range []bool{true, false} {
+		f, volume, outside := newFake(), t.TempDir(), t.TempDir()
+		write(t, volume, "out/a.txt", "aaa")
+		write(t, outside, "secret", "s")
+		for name, target := range map[string]string{
+			"dangling": "nothing", "outward": filepath.Join(outside, "secret"), "round": "round", "through": "a.txt/b",
+		} {
+			if err := os.Symlink(target, filepath.Join(volume, "out", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var log bytes.Buffer
+		o := outOf(f, volume, "out")
+		o.MustExist, o.Log = mustExist, zerolog.New(&log)
+		if sent, err := o.Run(t.Context()); err != nil || len(sent) != 1 {
+			t.Fatal(sent, err)
+		}
+		if diff := cmp.Diff(map[string]string{"a.txt": "aaa"}, f.contents()); diff != "" {
+			t.Error(diff)
+		}
+		for _, name := range []string{"out/dangling", "out/outward", "out/round", "out/through"} {
+			if !strings.Contains(log.String(), name) {
+				t.Errorf("%s is not named in %s", name, &log)
+			}
+		}
+	}
+}
+
 func TestStageOutStaysOnTheVolume(t *testing.T) {
 	t.Parallel()
 	volume, outside := t.TempDir(), t.TempDir()
@@ -246,7 +277,7 @@ func TestStageOutStaysOnTheVolume(t *testing.T) {
 		}
 	}
 	for _, path := range []string{
-		"absolute", "relative", "folder", "folder/secret", "round", "in", "in/link", "..", "../x", "/etc/passwd", "in/../../" + filepath.Base(outside),
+		"absolute", "relative", "folder", "folder/secret", "round", "in/link", "..", "../x", "/etc/passwd", "in/../../" + filepath.Base(outside),
 	} {
 		f := newFake()
 		_, err := outOf(f, volume, path).Run(t.Context())
