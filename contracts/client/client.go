@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -54,12 +55,12 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	conn, err := nats.Connect(cfg.URL, options...)
 	if err != nil {
-		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, cfg.URL, err)
+		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, WithoutUserInfo(cfg.URL), err)
 	}
 	if cfg.Wait {
 		if err := awaitConnected(ctx, conn); err != nil {
 			conn.Close()
-			return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, cfg.URL, err)
+			return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, WithoutUserInfo(cfg.URL), err)
 		}
 	}
 	js, err := jetstream.New(conn)
@@ -69,6 +70,11 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	}
 	return &Client{conn: conn, js: js}, nil
 }
+
+var userInfo = regexp.MustCompile(`([a-zA-Z]+://)?[^\s,"(]+@`)
+
+// WithoutUserInfo masks the names, passwords and tokens of the URLs in a text.
+func WithoutUserInfo(text string) string { return userInfo.ReplaceAllString(text, "${1}***@") }
 
 func (cfg Config) options() ([]nats.Option, error) {
 	options := []nats.Option{

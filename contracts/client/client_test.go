@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"errors"
+	"strings"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -70,8 +71,8 @@ func TestSubmitRefusesAnInvalidTask(t *testing.T) {
 
 func TestConnectSaysThatNobodyAnswers(t *testing.T) {
 	t.Parallel()
-	_, err := client.Connect(t.Context(), client.Config{URL: "nats://127.0.0.1:1"})
-	if !errors.Is(err, client.ErrUnreachable) {
+	_, err := client.Connect(t.Context(), client.Config{URL: "nats://the-token@127.0.0.1:1"})
+	if !errors.Is(err, client.ErrUnreachable) || strings.Contains(err.Error(), "the-token") {
 		t.Errorf("got %v", err)
 	}
 }

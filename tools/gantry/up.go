@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"
 
+	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
+	"github.com/gantry-worker/gantry/tools/gantry/internal/imageimport"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/local"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/natsserver"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/show"
@@ -26,6 +30,8 @@ type Up struct {
 	Queues       []string   `help:"Queues to serve." default:"default" env:"GANTRY_QUEUES"`
 	WorkRoot     string     `help:"Folder for the tasks' data (default: work in the data folder)." placeholder:"DIR" env:"GANTRY_WORK_ROOT"`
 	AllowBind    []string   `help:"Host folders that tasks may mount: PATH for reading, PATH:rw for writing too. None by default." placeholder:"PATH" env:"GANTRY_ALLOW_BIND"`
+	AllowImages  []string   `help:"Patterns of images that tasks may use; all if empty." placeholder:"PATTERN" env:"GANTRY_ALLOW_IMAGES"`
+	AllowOptions []string   `help:"Container options that tasks may use besides the harmless ones: network_mode=host, network_mode=container." placeholder:"OPTION" env:"GANTRY_ALLOW_OPTIONS"`
 	GirderAPIURL string     `name:"girder-api-url" help:"Reach every Girder under this API URL instead of the one that a task names." placeholder:"URL" env:"GANTRY_GIRDER_API_URL"`
 	GirderSim    listenFlag `help:"Run a small simulated Girder too, on 127.0.0.1:8989 or at =HOST:PORT." env:"GANTRY_GIRDER_SIM"`
 	LogLevel     string     `help:"Least severe level that is logged: ${enum}." enum:"trace,debug,info,warn,error" default:"info" env:"GANTRY_LOG_LEVEL"`
@@ -46,12 +52,12 @@ func (u *Up) Run(ctx context.Context, env *cli.Env) error {
 	if err != nil {
 		return &cli.Exit{Code: cli.ExitUsage, Err: err}
 	}
-	var printed error
-	cfg.Ready = func(running local.Running) {
-		_, printed = io.WriteString(env.Stdout, show.Summary(u.summary(env, cfg, running), env.OutStyle()))
-	}
 	ctx, stop := env.UntilSignal(ctx)
 	defer stop()
+	var printed error
+	cfg.Ready = func(running local.Running) {
+		_, printed = io.WriteString(env.Stdout, show.Summary(u.summary(ctx, cfg, running), env.OutStyle()))
+	}
 	if cfg.Join != nil { // services wait for a server for ever, a person does not
 		c, err := env.Connect(ctx)
 		if err != nil {
@@ -71,6 +77,8 @@ func (u *Up) Run(ctx context.Context, env *cli.Env) error {
 		return fmt.Errorf("another 'gantry up' uses %s: stop it, or choose another folder with --data", cfg.Data)
 	case errors.Is(err, natsserver.ErrPortTaken):
 		return fmt.Errorf("port %d of 127.0.0.1 is taken, perhaps by another NATS server: choose another with --nats-port (0: any), or join that server with --nats-url", u.NATSPort)
+	case errors.Is(err, local.ErrSimPortTaken):
+		return fmt.Errorf("%s is taken, perhaps by another girder-sim: choose another with --girder-sim=HOST:PORT", cfg.SimAddr)
 	}
 	return errors.Join(err, printed)
 }
@@ -78,7 +86,7 @@ func (u *Up) Run(ctx context.Context, env *cli.Env) error {
 func (u *Up) config(env *cli.Env) (local.Config, error) {
 	cfg := local.Config{
 		Port: u.NATSPort, NoSync: !u.Fsync, SimAddr: u.GirderSim.Addr, Slots: u.Slots, Queues: u.Queues,
-		AllowBind: u.AllowBind, GirderAPIURL: u.GirderAPIURL, Log: newLog(env, u.LogLevel, u.LogFormat),
+		AllowBind: u.AllowBind, AllowImages: u.AllowImages, AllowOptions: u.AllowOptions, GirderAPIURL: u.GirderAPIURL, Log: newLog(env, u.LogLevel, u.LogFormat),
 	}
 	var err error
 	if cfg.Data, err = datadir.Resolve(env.Globals.Data); err != nil {
@@ -97,11 +105,12 @@ func (u *Up) config(env *cli.Env) (local.Config, error) {
 	return cfg, nil
 }
 
-func (u *Up) summary(env *cli.Env, cfg local.Config, running local.Running) show.Instance {
+func (u *Up) summary(ctx context.Context, cfg local.Config, running local.Running) show.Instance {
 	known, err := datadir.Default()
 	i := show.Instance{
-		NATS: running.NATS.URL, Embedded: cfg.Join == nil, Data: cfg.Data, DefaultData: err == nil && cfg.Data == known,
+		NATS: client.WithoutUserInfo(running.NATS.URL), Embedded: cfg.Join == nil, Data: cfg.Data, DefaultData: err == nil && cfg.Data == known,
 		Work: cfg.Work, Slots: cfg.Slots, Queues: cfg.Queues, Unsynced: cfg.NoSync && cfg.Join == nil,
+		NoEngine: missingEngine(ctx, os.Getenv("DOCKER_HOST")),
 	}
 	if running.Sim != nil {
 		i.Girder = &show.SimulatedGirder{
@@ -110,6 +119,24 @@ func (u *Up) summary(env *cli.Env, cfg local.Config, running local.Running) show
 		}
 	}
 	return i
+}
+
+// engineAnswers bounds the time that the container engine has to answer.
+const engineAnswers = 3 * time.Second
+
+// missingEngine returns where a container engine should answer and does not;
+// empty if one answers, or if only the executor knows how to reach it.
+func missingEngine(ctx context.Context, host string) string {
+	engine, err := imageimport.New(host)
+	if err != nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(ctx, engineAnswers)
+	defer cancel()
+	if err := engine.Ping(ctx); errors.Is(err, imageimport.ErrNoEngine) {
+		return engine.Host()
+	}
+	return ""
 }
 
 // newLog returns the logger: for people on a terminal, else for programs.

@@ -2,7 +2,11 @@ package main
 
 import (
 	"bytes"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -99,6 +103,53 @@ func TestUpSaysWhatIsWrong(t *testing.T) {
 		code := execute(stdout, stderr, nil, append([]string{"up", "--data", t.TempDir(), "--nats-port=0"}, args...)...)
 		if code == 0 || !strings.Contains(stderr.String(), want) {
 			t.Errorf("%q: exit code %d, %q", args, code, stderr)
+		}
+	}
+}
+
+func TestUpNamesTheFlagForATakenAddress(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	stdout, stderr := newOutput("never"), newOutput("never")
+	code := execute(stdout, stderr, nil, "up", "--data", t.TempDir(), "--nats-port=0", "--girder-sim="+taken.Addr().String())
+	want := taken.Addr().String() + " is taken, perhaps by another girder-sim: choose another with --girder-sim=HOST:PORT"
+	if code != 1 || !strings.Contains(stderr.String(), want) {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+}
+
+func TestUpHelpNamesWhatTasksMayUse(t *testing.T) {
+	t.Parallel()
+	stdout, stderr := newOutput("never"), newOutput("never")
+	if code := execute(stdout, stderr, nil, "up", "--help"); code != 0 {
+		t.Errorf("exit code %d, %q", code, stderr)
+	}
+	for _, want := range []string{"GANTRY_ALLOW_BIND", "GANTRY_ALLOW_IMAGES", "GANTRY_ALLOW_OPTIONS"} {
+		if !strings.Contains(stdout.String(), want) {
+			t.Errorf("%s is not in %s", want, stdout)
+		}
+	}
+}
+
+func TestMissingEngine(t *testing.T) {
+	t.Parallel()
+	socket := "unix://" + filepath.Join(t.TempDir(), "docker.sock")
+	if got := missingEngine(t.Context(), socket); got != socket {
+		t.Errorf("nobody there: %q", got)
+	}
+	engine := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/_ping" {
+			http.NotFound(w, r)
+		}
+	}))
+	defer engine.Close()
+	for _, host := range []string{"tcp://" + engine.Listener.Addr().String(), "ssh://elsewhere"} {
+		if got := missingEngine(t.Context(), host); got != "" {
+			t.Errorf("%s: %q", host, got)
 		}
 	}
 }

@@ -132,6 +132,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"jobs", "show", "a b"}, 2, "is not a job id"},
 		{[]string{"jobs", "cancel", "ok", "a/b"}, 2, "is not a job id"},
 		{[]string{"logs", "*"}, 2, "is not a job id"},
+		{[]string{"submit", "task.json"}, 2, "unexpected argument task.json: use -f task.json: see 'gantry submit --help'"},
 		{[]string{"run"}, 125, "see 'gantry run --help'"},
 		{[]string{"run", "--pull=maybe", "img"}, 125, "--pull"},
 	} {
@@ -182,6 +183,29 @@ func TestNoServerIsSaidInASentence(t *testing.T) {
 			t.Errorf("stderr is %q, want %q", got, want)
 		}
 	}
+}
+
+func TestCredentialsOfAURLAreNotPrinted(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string]string{
+		"nats://secrettok@127.0.0.1:1":                               "answers at nats://***@127.0.0.1:1: start",
+		"secrettok@127.0.0.1:1":                                      "answers at ***@127.0.0.1:1: start",
+		"nats://me:secrettok@127.0.0.1:1":                            "answers at nats://***@127.0.0.1:1: start",
+		"nats://secrettok@127.0.0.1:1,tls://u:secrettok@127.0.0.1:2": "answers at nats://***@127.0.0.1:1,tls://***@127.0.0.1:2: start",
+		"nats://secrettok@127.0.0.1:port":                            "answers at nats://***@127.0.0.1:port: start",
+	} {
+		x := newTerminal()
+		if code := x.run("--nats-url="+url, "jobs", "ls"); code != 1 || strings.Contains(x.stderr.String(), "secrettok") {
+			t.Errorf("%s: exit code %d, %q", url, code, x.stderr.String())
+		}
+		x.wantStderr(t, want)
+	}
+	server := natstest.Start(t)
+	x := newTerminal()
+	if code := x.run("--nats-url="+strings.Replace(server.Config().URL, "://", "://secrettok@", 1), "jobs", "ls"); code != 1 || strings.Contains(x.stderr.String(), "secrettok") {
+		t.Errorf("exit code %d, %q", code, x.stderr.String())
+	}
+	x.wantStderr(t, "nats://***@127.0.0.1")
 }
 
 func TestWrongTokenIsSaidInASentence(t *testing.T) {

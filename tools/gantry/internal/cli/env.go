@@ -150,9 +150,9 @@ func (e *Env) Connect(ctx context.Context) (*client.Client, error) {
 	c, err := client.Connect(ctx, cfg)
 	switch {
 	case errors.Is(err, nats.ErrAuthorization), errors.Is(err, nats.ErrAuthExpired):
-		return nil, fmt.Errorf("the NATS server at %s does not accept these credentials: give --nats-token, --nats-creds or others, or the --data folder of its 'gantry up'", cfg.URL)
+		return nil, fmt.Errorf("the NATS server at %s does not accept these credentials: give --nats-token, --nats-creds or others, or the --data folder of its 'gantry up'", client.WithoutUserInfo(cfg.URL))
 	case errors.Is(err, client.ErrUnreachable):
-		return nil, fmt.Errorf("no Gantry answers at %s: start one with 'gantry up', or name one with --nats-url%s", cfg.URL, reason(err))
+		return nil, fmt.Errorf("no Gantry answers at %s: start one with 'gantry up', or name one with --nats-url%s", client.WithoutUserInfo(cfg.URL), reason(err))
 	}
 	return c, err
 }
@@ -162,7 +162,7 @@ func reason(err error) string {
 	if errors.Is(err, nats.ErrNoServers) || errors.Is(err, nats.ErrTimeout) {
 		return ""
 	}
-	return " (" + err.Error() + ")"
+	return " (" + client.WithoutUserInfo(err.Error()) + ")"
 }
 
 // now is the time that ages are counted from.

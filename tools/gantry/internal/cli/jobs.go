@@ -176,7 +176,7 @@ func (j *JobsCancel) revoke(ctx context.Context, env *Env, c *client.Client, id 
 	}
 	switch {
 	case len(life) == 0:
-		return env.print(fmt.Sprintf("job %s is not known yet: it will not run if it is submitted in the next 7 days\n", id))
+		return env.print(fmt.Sprintf("no job has the id %s now; if it comes within 7 days it is canceled before it runs\n", id))
 	case j.Wait:
 		return nil
 	default:

@@ -89,6 +89,10 @@ func usageError(err error) error {
 	if command == "run" {
 		code = ExitGantry
 	}
+	if file, is := strings.CutPrefix(err.Error(), "unexpected argument "); is && command == "submit" {
+		file, _, _ = strings.Cut(file, ",") // what follows is a guess at what was meant
+		err = fmt.Errorf("unexpected argument %s: use -f %s", file, file)
+	}
 	help := strings.Join(strings.Fields("gantry "+command+" --help"), " ")
 	return &Exit{Code: code, Err: fmt.Errorf("%w: see '%s'", err, help)}
 }

@@ -267,7 +267,7 @@ func TestJobsCancel(t *testing.T) {
 	if code := x.run(append(at(server.Server), "jobs", "cancel", "done", "later")...); code != 0 {
 		t.Errorf("exit code %d: %s", code, x.stderr.String())
 	}
-	want := "job done succeeded before\njob later is not known yet: it will not run if it is submitted in the next 7 days\n"
+	want := "job done succeeded before\nno job has the id later now; if it comes within 7 days it is canceled before it runs\n"
 	if got := x.stdout.String(); got != want {
 		t.Errorf("stdout is %q, want %q", got, want)
 	}

@@ -149,9 +149,12 @@ func TestSubmitNamesWhatIsWrong(t *testing.T) {
 		"not JSON":              `{"task":`,
 		"neither JSON nor YAML": "task: [1\n",
 		"the file is empty":     " \n",
-		"task: a list found where a string is wanted": "task: [docker_run]\ndocker: {image: x}\n",
-		"docker.image: missing":                       "task: docker_run\ndocker: {}\n",
-		"the specification has":                       `{"task":"` + strings.Repeat("x", 600<<10) + `"}`,
+		"read task: the file holds no task specification": "# a comment\n",
+		": the file holds no task specification":          "[1, 2]",
+		"the file holds no task specification\n":          "only text\n",
+		"task: a list found where a string is wanted":     "task: [docker_run]\ndocker: {image: x}\n",
+		"docker.image: missing":                           "task: docker_run\ndocker: {}\n",
+		"the specification has":                           `{"task":"` + strings.Repeat("x", 600<<10) + `"}`,
 	} {
 		x := newTerminal()
 		x.stdin = strings.NewReader(text)

@@ -101,6 +101,9 @@ func decodeTask(data []byte) (*contracts.Task, error) {
 		}
 		data = converted
 	}
+	if !bytes.HasPrefix(bytes.TrimSpace(data), []byte("{")) {
+		return nil, errors.New("read task: the file holds no task specification")
+	}
 	task, err := contracts.ReadTask(data)
 	if err != nil {
 		return nil, err

@@ -48,6 +48,15 @@ func New(host string) (*Engine, error) {
 	return &Engine{host: host, client: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}, nil
 }
 
+// Host is where the engine is, as in DOCKER_HOST.
+func (e *Engine) Host() string { return e.host }
+
+// Ping asks the engine for any answer.
+func (e *Engine) Ping(ctx context.Context) error {
+	_, err := e.call(ctx, http.MethodGet, "/_ping", nil, nil)
+	return err
+}
+
 // Version returns the engine's version.
 func (e *Engine) Version(ctx context.Context) (string, error) {
 	body, err := e.call(ctx, http.MethodGet, "/version", nil, nil)

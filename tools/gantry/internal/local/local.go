@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
@@ -23,6 +24,9 @@ import (
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
+
+// ErrSimPortTaken is returned where something else listens at girder-sim's address.
+var ErrSimPortTaken = errors.New("the address of girder-sim is taken")
 
 // Config says what to run.
 type Config struct {
@@ -37,10 +41,12 @@ type Config struct {
 	NoSync bool
 	// SimAddr is where a girder-sim listens, empty for none.
 	SimAddr string
-	// Slots, Queues and AllowBind are the executor's.
-	Slots     int
-	Queues    []string
-	AllowBind []string
+	// Slots, Queues and what tasks may use are the executor's.
+	Slots        int
+	Queues       []string
+	AllowBind    []string
+	AllowImages  []string
+	AllowOptions []string
 	// GirderAPIURL replaces the base of every Girder URL in a task.
 	GirderAPIURL string
 	// Log is the logger of all of it.
@@ -116,6 +122,9 @@ func (cfg *Config) startSim(folder *datadir.Folder, running *Running) (func() er
 	sim, err := girdersim.Start(girdersim.Options{
 		Addr: cfg.SimAddr, Dir: dir, Log: cfg.Log.With().Str("service", "girder-sim").Logger(),
 	})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("%w: %w", ErrSimPortTaken, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start girder-sim: %w", err)
 	}

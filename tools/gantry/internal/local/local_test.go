@@ -102,6 +102,19 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 	}
 }
 
+func TestWhatTasksMayUseReachesTheExecutor(t *testing.T) {
+	t.Parallel()
+	options, bind, images := config(t), config(t), config(t)
+	options.AllowOptions = []string{"network_mode=host", "privileged"}
+	bind.AllowBind = []string{"/srv", "relative"}
+	images.AllowImages = []string{"my/*", " "}
+	for want, cfg := range map[string]local.Config{"privileged": options, "relative": bind, "empty pattern": images} {
+		if err := local.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}
+
 func TestJoinedServerIsAnnounced(t *testing.T) {
 	t.Parallel()
 	server, err := natsserver.Start(natsserver.Options{Dir: t.TempDir(), Log: zerolog.Nop()})

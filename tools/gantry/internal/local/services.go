@@ -37,8 +37,12 @@ func (cfg *Config) services(nats client.Config) ([]service, error) {
 
 	var e executor.Config
 	args := []string{queues, work, "--slots=" + strconv.Itoa(cfg.Slots)}
-	for _, allowed := range cfg.AllowBind {
-		args = append(args, "--allow-bind="+allowed)
+	for flag, values := range map[string][]string{
+		"--allow-bind=": cfg.AllowBind, "--allow-images=": cfg.AllowImages, "--allow-options=": cfg.AllowOptions,
+	} {
+		for _, allowed := range values {
+			args = append(args, flag+allowed)
+		}
 	}
 	if err := configure("docker-executor", &e, args...); err != nil {
 		return nil, err

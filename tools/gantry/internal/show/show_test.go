@@ -98,7 +98,7 @@ func TestTables(t *testing.T) {
 		"no_dead":       show.DeadLetters(nil, now, show.Style{}),
 		"dead_letter":   show.DeadLetter(&dead[0], now, show.Style{}),
 		"summary":       show.Summary(show.Instance{NATS: "nats://127.0.0.1:4222", Embedded: true, Data: "/data", Work: "/data/work", Slots: 2, Queues: []string{"default"}, Girder: girder, Unsynced: true}, show.Style{}),
-		"summary_short": show.Summary(show.Instance{NATS: "nats://nats:4222", Data: "/var/lib/gantry", DefaultData: true, Work: "/work", Slots: 1, Queues: []string{"a", "b"}}, show.Style{}),
+		"summary_short": show.Summary(show.Instance{NATS: "nats://nats:4222", Data: "/var/lib/gantry", DefaultData: true, Work: "/work", Slots: 1, Queues: []string{"a", "b"}, NoEngine: "unix:///var/run/docker.sock"}, show.Style{}),
 	} {
 		golden(t, name, got)
 	}

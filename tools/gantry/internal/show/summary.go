@@ -17,6 +17,8 @@ type Instance struct {
 	Queues      []string
 	// Unsynced says that a power cut may lose acknowledged tasks.
 	Unsynced bool
+	// NoEngine is where a container engine should answer and does not yet.
+	NoEngine string
 	// Girder is empty where no girder-sim runs.
 	Girder *SimulatedGirder
 }
@@ -42,6 +44,9 @@ func Summary(i Instance, s Style) string {
 		{s.Dim("  NATS"), nats},
 		{s.Dim("  Data"), i.Data},
 		{s.Dim("  Work"), i.Work},
+	}
+	if i.NoEngine != "" {
+		rows = append(rows, []string{s.Dim("  Note"), s.paint(yellow, "the container engine at "+i.NoEngine+" does not answer yet: tasks will wait until it does")})
 	}
 	if i.Unsynced {
 		rows = append(rows, []string{s.Dim("  Note"), s.paint(yellow, "--fsync=false: a power cut can lose the last two minutes of accepted tasks")})
