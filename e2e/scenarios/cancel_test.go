@@ -102,7 +102,7 @@ func TestCancelOfAQueuedTask(t *testing.T) {
 
 	before := g.Shell("echo ran")
 	before.ID, before.Girder = contracts.NewJobID(), g.Girder.Of("revoked before it was submitted")
-	if said := g.MustGantry("jobs", "cancel", string(before.ID)); !strings.Contains(said, "will not run") {
+	if said := g.MustGantry("jobs", "cancel", string(before.ID)); !strings.Contains(said, "canceled before it runs") {
 		t.Errorf("gantry jobs cancel says %q", said)
 	}
 	g.MustSubmit(before)
