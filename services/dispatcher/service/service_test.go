@@ -113,6 +113,7 @@ func TestSubmissionBecomesAReadyMessage(t *testing.T) {
 			t.Parallel()
 			server, c := dispatchtest.Server(t)
 			stop := run(t, server, func(cfg *service.Config) { cfg.Queues = []contracts.Queue{contracts.DefaultQueue, "gpu"} })
+			await := acknowledged(t, c)
 			task := dispatchtest.SecretTask("job", dispatchtest.Token)
 			priority := 8
 			task.Priority = &priority
@@ -137,6 +138,7 @@ func TestSubmissionBecomesAReadyMessage(t *testing.T) {
 			if life := dispatchtest.Life(t, c, "job"); life != "submitted queued" {
 				t.Errorf("life %s", life)
 			}
+			await(1)
 			stop()
 			if n := bustest.Count(t, c, contracts.StreamSubmit, ">"); n != 0 {
 				t.Errorf("%d submissions are left", n)

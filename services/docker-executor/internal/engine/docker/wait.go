@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -35,7 +36,7 @@ func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
 		case engine.Created:
 			return engine.Exit{}, &engine.Error{Op: "wait for", Subject: subject(id), Kind: engine.ErrFailed, Detail: "it was never started"}
 		case engine.Exited:
-			exit := exitOf(state, lost)
+			exit := e.withLateOOM(ctx, id, exitOf(state, lost))
 			if lost.IsZero() {
 				exit.EngineLost = e.stopping(ctx, w)
 			}
@@ -108,6 +109,37 @@ func exitOf(state *container.State, lost time.Time) engine.Exit {
 		exit.FinishedAt = at
 	}
 	exit.EngineLost = !lost.IsZero() && !exit.FinishedAt.Before(lost)
+	return exit
+}
+
+// How often, and how long in between, a container that was killed is looked at
+// again for word of an out-of-memory kill.
+const (
+	oomLooks = 5
+	oomPause = 100 * time.Millisecond
+)
+
+// withLateOOM adds to an exit that the container ran out of memory. The engine
+// learns of that by an event of its own, which may come after the exit's.
+func (e *Engine) withLateOOM(ctx context.Context, id string, exit engine.Exit) engine.Exit {
+	if exit.OOMKilled || exit.Code != 128+int(syscall.SIGKILL) {
+		return exit
+	}
+	for range oomLooks {
+		call, cancel := e.bounded(ctx)
+		found, err := e.api.ContainerInspect(call, id)
+		cancel()
+		if err != nil || found.HostConfig.Memory == 0 {
+			return exit // without a limit of its own it cannot be over it
+		}
+		if found.State.OOMKilled {
+			exit.OOMKilled = true
+			return exit
+		}
+		if sleep(ctx, oomPause) != nil {
+			return exit
+		}
+	}
 	return exit
 }
 
