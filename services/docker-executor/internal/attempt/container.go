@@ -259,7 +259,7 @@ func (a *Attempt) shipLog(ctx, lifetime context.Context) error {
 	flushed := make(chan struct{})
 	go func() {
 		defer close(flushed)
-		shipper.Run(flushing)
+		shipper.Run(flushing, lifetime)
 	}()
 	err := a.readLog(ctx, func(frame engine.Frame) error { return shipper.Write(lifetime, frame) })
 	stop()

@@ -112,8 +112,10 @@ func (s *Shipper) signal() {
 	}
 }
 
-// Run flushes pieces that have waited, until the context ends.
-func (s *Shipper) Run(ctx context.Context) {
+// Run flushes pieces that have waited, until ctx ends. What is being stored then
+// is stored all the same, unless lifetime has ended as well: a piece that was
+// cut off would be lost.
+func (s *Shipper) Run(ctx, lifetime context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -121,7 +123,7 @@ func (s *Shipper) Run(ctx context.Context) {
 		case <-s.wake:
 		}
 		for {
-			wait, some := s.flushDue(ctx)
+			wait, some := s.flushDue(lifetime)
 			if !some {
 				break
 			}

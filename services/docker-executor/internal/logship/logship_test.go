@@ -140,7 +140,7 @@ func TestAWaitingPieceIsFlushed(t *testing.T) {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			s.Run(ctx)
+			s.Run(ctx, t.Context())
 		}()
 		write(t, s, engine.Stdout, "first")
 		write(t, s, engine.Stdout, " and more\xe2")
@@ -159,6 +159,44 @@ func TestAWaitingPieceIsFlushed(t *testing.T) {
 			t.Errorf("last is %d, error %v", last, err)
 		}
 	})
+}
+
+// slowStore takes its time to store a piece, and gives up with its context.
+type slowStore struct {
+	store
+	entered chan struct{}
+	release chan struct{}
+}
+
+func (s *slowStore) PublishLog(ctx context.Context, subject string, chunk *contracts.LogChunk) (uint64, error) {
+	close(s.entered)
+	select {
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	case <-s.release:
+		return s.store.PublishLog(ctx, subject, chunk)
+	}
+}
+
+// A container may end while a piece of its log is on its way.
+func TestTheEndOfFlushingCutsOffNoPiece(t *testing.T) {
+	t.Parallel()
+	st := &slowStore{entered: make(chan struct{}), release: make(chan struct{})}
+	s := logship.New(st, "job", 2, 64<<20)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Run(ctx, t.Context())
+	}()
+	write(t, s, engine.Stdout, "piece")
+	<-st.entered
+	cancel()
+	close(st.release)
+	<-done
+	if last, err := s.Close(t.Context()); last != 1 || err != nil || st.text(contracts.LogStdout) != "piece" {
+		t.Errorf("last is %d, error %v, shipped %q", last, err, st.text(contracts.LogStdout))
+	}
 }
 
 func TestTheMiddleOfALongLogIsDropped(t *testing.T) {
