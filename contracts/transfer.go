@@ -11,7 +11,18 @@ const (
 	StepStageIn StepKind = "stage_in"
 	// StepStageOut puts one output into Girder.
 	StepStageOut StepKind = "stage_out"
+	// StepHold keeps both ends of an attempt's named pipes open, beside the
+	// executor: the death of one of the two gives the container neither a false
+	// end of file nor SIGPIPE. Its result says that they are held; they stay so
+	// until the attempt's folder is removed.
+	StepHold StepKind = "hold"
 )
+
+// Pipe is the place of a named pipe on a node.
+type Pipe struct {
+	Volume string `json:"volume"` // the volume's absolute path on the host
+	Name   string `json:"name"`   // the pipe's path on the volume
+}
 
 // Step is what an executor asks of its node's transfer, on [TransferSubject].
 // Asking again is harmless: a step that is done is answered from its result.
@@ -26,10 +37,10 @@ type Step struct {
 	Folder string `json:"folder"`
 	// Girder has the API URL, and the token as a reference to the bucket of
 	// secrets.
-	Girder GirderAccess `json:"girder"`
+	Girder GirderAccess `json:"girder,omitzero"`
 	// Volume is the absolute path of a volume's folder on the node; every path
 	// below stays inside it.
-	Volume string `json:"volume"`
+	Volume string `json:"volume,omitempty"`
 
 	// FileID and Filename are for stage_in: the file goes to Filename in the
 	// volume, or to <id>/<name in Girder> if that is empty.
@@ -42,6 +53,9 @@ type Step struct {
 	Reference  string `json:"reference,omitempty"`
 	DeleteFile bool   `json:"delete_file,omitzero"`
 	MustExist  bool   `json:"must_exist,omitzero"`
+
+	// Pipes are for hold.
+	Pipes []Pipe `json:"pipes,omitempty"`
 }
 
 // StepOutcome says how a step ended.
