@@ -11,18 +11,31 @@ const (
 	StepStageIn StepKind = "stage_in"
 	// StepStageOut puts one output into Girder.
 	StepStageOut StepKind = "stage_out"
-	// StepHold keeps both ends of an attempt's named pipes open, beside the
+	// StepHold keeps our end of an attempt's named pipes open, beside the
 	// executor: the death of one of the two gives the container neither a false
 	// end of file nor SIGPIPE. Its result says that they are held; they stay so
 	// until the attempt's folder is removed.
 	StepHold StepKind = "hold"
 )
 
-// Pipe is the place of a named pipe on a node.
+// Pipe is the place of a named pipe on a node, and which end of it is ours.
 type Pipe struct {
-	Volume string `json:"volume"` // the volume's absolute path on the host
-	Name   string `json:"name"`   // the pipe's path on the volume
+	Volume string  `json:"volume"` // the volume's absolute path on the host
+	Name   string  `json:"name"`   // the pipe's path on the volume
+	End    PipeEnd `json:"end"`
 }
+
+// PipeEnd is one end of a named pipe. Holding the container's end as well would
+// hide that the container has closed it.
+type PipeEnd string
+
+// The ends.
+const (
+	// PipeRead is ours where the container writes, as into a progress pipe.
+	PipeRead PipeEnd = "read"
+	// PipeWrite is ours where the container reads.
+	PipeWrite PipeEnd = "write"
+)
 
 // Step is what an executor asks of its node's transfer, on [TransferSubject].
 // Asking again is harmless: a step that is done is answered from its result.
