@@ -75,7 +75,8 @@ var values = map[reflect.Type]func() *jsonschema.Schema{
 	reflect.TypeFor[contracts.PhaseName](): enum(contracts.PhasePulling, contracts.PhaseFetchingInput,
 		contracts.PhaseRunning, contracts.PhasePushingOutput),
 	reflect.TypeFor[contracts.LogStream](): enum(contracts.LogStdout, contracts.LogStderr),
-	reflect.TypeFor[contracts.StepKind]():  enum(contracts.StepStageIn, contracts.StepStageOut),
+	reflect.TypeFor[contracts.StepKind]():  enum(contracts.StepStageIn, contracts.StepStageOut, contracts.StepHold),
+	reflect.TypeFor[contracts.PipeEnd]():   enum(contracts.PipeRead, contracts.PipeWrite),
 	reflect.TypeFor[contracts.StepOutcome](): enum(contracts.StepDone, contracts.StepFailure,
 		contracts.StepInfrastructure, contracts.StepAborted),
 
