@@ -138,7 +138,8 @@ type MirrorCursor struct {
 }
 
 // GirderJobRef is the value at [GirderSubject]: which Girder job belongs to a
-// job. First it says that one is being created, then which.
+// job. First it says that one is being created, then which, in the end how its
+// mirror ended.
 type GirderJobRef struct {
 	Version  int  `json:"version"`
 	Creating bool `json:"creating,omitzero"`
@@ -146,8 +147,13 @@ type GirderJobRef struct {
 	ID      string        `json:"id,omitempty"`
 	URL     string        `json:"url,omitempty"`
 	Handler GirderHandler `json:"handler,omitempty"`
+	// LogBefore is how many characters of log the Girder job had before
+	// anything was sent, where that is known.
+	LogBefore *int64 `json:"log_before,omitempty"`
 	// Refused says in a sentence why Girder will not create the job.
 	Refused string `json:"refused,omitempty"`
+	// Mirror is what became of the mirror, when it is done.
+	Mirror *GirderMirror `json:"mirror,omitempty"`
 }
 
 // GateRequest asks, on [JobsGateSubject], whether a claimed attempt of a task

@@ -35,13 +35,16 @@ type Config struct {
 	// Wait makes Connect wait for a server that does not answer yet, as
 	// services do, instead of returning an error.
 	Wait bool `kong:"-"`
+	// Dialer replaces the network, in tests.
+	Dialer nats.CustomDialer `kong:"-"`
 }
 
 // Client is a connection to NATS. It reconnects by itself. All methods may be
 // called by many goroutines at once.
 type Client struct {
-	conn *nats.Conn
-	js   jetstream.JetStream
+	conn     *nats.Conn
+	js       jetstream.JetStream
+	refusals refusals
 }
 
 // ErrUnreachable is returned by Connect when no server answers.
@@ -53,6 +56,9 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	c := new(Client)
+	// Without a handler the library prints what it is told outside of requests.
+	options = append(options, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.NoteError(err) }))
 	conn, err := nats.Connect(cfg.URL, options...)
 	if err != nil {
 		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, WithoutUserInfo(cfg.URL), err)
@@ -68,7 +74,8 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		conn.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
-	return &Client{conn: conn, js: js}, nil
+	c.conn, c.js = conn, js
+	return c, nil
 }
 
 var userInfo = regexp.MustCompile(`([a-zA-Z]+://)?[^\s,"(]+@`)
@@ -85,9 +92,9 @@ func (cfg Config) options() ([]nats.Option, error) {
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.RetryOnFailedConnect(cfg.Wait),
-		// The library prints what it is told outside of any request; services
-		// set a handler that logs it.
-		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
+	}
+	if cfg.Dialer != nil {
+		options = append(options, nats.SetCustomDialer(cfg.Dialer))
 	}
 	if cfg.Token != "" {
 		options = append(options, nats.Token(cfg.Token))

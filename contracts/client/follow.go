@@ -221,14 +221,15 @@ const openTimeout = 5 * time.Second
 // server without gap or repeat; only a missing stream is an error.
 func (c *Client) Messages(ctx context.Context, stream string, from uint64, subjects ...string) iter.Seq2[jetstream.Msg, error] {
 	return func(yield func(jetstream.Msg, error) bool) {
-		next := from
+		at := position{seq: max(from, 1) - 1}
 		for ctx.Err() == nil {
-			err := c.read(ctx, stream, subjects, next, func(msg jetstream.Msg, seq uint64) bool {
-				next = seq + 1
-				return yield(msg, nil)
-			})
+			start := time.Now()
+			err := c.read(ctx, stream, subjects, &at, func(msg jetstream.Msg) bool { return yield(msg, nil) })
 			switch {
 			case err == nil || ctx.Err() != nil:
+				return
+			case c.Refused(start, "$JS.API.CONSUMER.CREATE."+stream, "$JS.API.CONSUMER.MSG.NEXT."+stream) != nil:
+				yield(nil, fmt.Errorf("read %s: %w", stream, c.Refused(start, "$JS.API.CONSUMER")))
 				return
 			case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, nats.ErrConnectionClosed):
 				yield(nil, fmt.Errorf("read %s: %w", stream, err))
@@ -242,35 +243,47 @@ func (c *Client) Messages(ctx context.Context, stream string, from uint64, subje
 	}
 }
 
+// position is the last message that was read of a stream.
+type position struct {
+	seq  uint64
+	time time.Time // zero before the first message
+}
+
+// config says what to read behind a position. The server may lose the last
+// messages of the stream of logs when it crashes, and then uses their sequences
+// again: there it begins with the position's time.
+func (p position) config(stream string, subjects []string) jetstream.ConsumerConfig {
+	config := jetstream.ConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: p.seq + 1}
+	if stream == contracts.StreamLive && !p.time.IsZero() {
+		config.DeliverPolicy, config.OptStartSeq, config.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &p.time
+	}
+	return config
+}
+
+// pass moves the position on to a message, or reports false for one that was
+// read before.
+func (p *position) pass(meta *jetstream.MsgMetadata) bool {
+	if meta.Sequence.Stream <= p.seq && !meta.Timestamp.After(p.time) {
+		return false
+	}
+	p.seq, p.time = meta.Sequence.Stream, meta.Timestamp
+	return true
+}
+
 // read passes messages on until each says to stop, which returns nil, or
 // something breaks.
-func (c *Client) read(ctx context.Context, stream string, subjects []string, from uint64, each func(jetstream.Msg, uint64) bool) error {
-	opening, cancel := context.WithTimeout(ctx, openTimeout)
-	consumer, err := c.js.OrderedConsumer(opening, stream, jetstream.OrderedConsumerConfig{
-		FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
-	})
-	cancel()
+func (c *Client) read(ctx context.Context, stream string, subjects []string, at *position, each func(jetstream.Msg) bool) error {
+	reader, err := c.OpenReader(ctx, stream, at.config(stream, subjects))
 	if err != nil {
 		return err
 	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return err
-	}
-	defer messages.Stop()
-	// The iterator looks at no context while it waits for a server that is away.
-	unhook := context.AfterFunc(ctx, messages.Stop)
-	defer unhook()
+	defer reader.Close()
 	for {
-		msg, err := messages.Next(jetstream.NextContext(ctx))
+		msg, meta, err := reader.Next(ctx)
 		if err != nil {
 			return err
 		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return err
-		}
-		if !each(msg, meta.Sequence.Stream) {
+		if at.pass(meta) && !each(msg) {
 			return nil
 		}
 	}

@@ -65,7 +65,9 @@ func ask[T any](ctx context.Context, c *Client, subject string, request any) (*T
 	}
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
+	start := time.Now()
 	reply, err := c.conn.RequestWithContext(ctx, subject, body)
+	err = c.explain(err, start, subject)
 	switch {
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, context.DeadlineExceeded):
 		return nil, fmt.Errorf("ask %s: %w", subject, ErrNobodyAnswers)

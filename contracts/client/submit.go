@@ -2,7 +2,10 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go/jetstream"
@@ -31,8 +34,10 @@ func (c *Client) Submit(ctx context.Context, task *contracts.Task) (contracts.Jo
 		return "", fmt.Errorf("submit %s: the specification has %d bytes, allowed are %d", task.ID, len(data), contracts.MaxTaskSize)
 	}
 	subject := contracts.SubmitSubject(task.QueueOrDefault())
-	if _, err := c.js.Publish(ctx, subject, data, jetstream.WithMsgID("submit-"+string(task.ID)+"-"+contracts.NewToken())); err != nil {
-		return "", fmt.Errorf("submit %s: %w", task.ID, err)
+	start := time.Now()
+	id := jetstream.WithMsgID("submit-" + string(task.ID) + "-" + contracts.NewToken())
+	if err := c.publish(ctx, contracts.StreamSubmit, subject, data, id); err != nil {
+		return "", fmt.Errorf("submit %s: %w", task.ID, c.explain(err, start, subject))
 	}
 	return task.ID, nil
 }
@@ -48,8 +53,72 @@ func (c *Client) Revoke(ctx context.Context, revoke contracts.Revoke) error {
 	if err != nil {
 		return fmt.Errorf("revoke %s: %w", revoke.Job, err)
 	}
-	if _, err := c.js.Publish(ctx, contracts.RevokeSubject(revoke.Job), data); err != nil {
-		return fmt.Errorf("revoke %s: %w", revoke.Job, err)
+	start, subject := time.Now(), contracts.RevokeSubject(revoke.Job)
+	if err := c.publish(ctx, contracts.StreamRevoke, subject, data); err != nil {
+		return fmt.Errorf("revoke %s: %w", revoke.Job, c.explain(err, start, subject))
 	}
 	return nil
+}
+
+// A cluster whose leader was lost elects another one in 4 to 9 seconds. In
+// between nobody answers for a stream, or one who cannot keep the message.
+const (
+	electionTime  = 20 * time.Second
+	answerTime    = 2 * time.Second // until the same message is published again
+	electionPause = 100 * time.Millisecond
+)
+
+// publish outlasts an election of the stream's leader. What it publishes may
+// come twice.
+func (c *Client) publish(ctx context.Context, stream, subject string, data []byte, options ...jetstream.PublishOpt) error {
+	start := time.Now()
+	for {
+		limited, cancel := context.WithTimeout(ctx, answerTime)
+		_, err := c.js.Publish(limited, subject, data, options...)
+		cancel()
+		switch {
+		case ctx.Err() != nil || err == nil || time.Since(start) > electionTime || c.Refused(start, subject) != nil:
+			return err
+		case errors.Is(err, jetstream.ErrNoStreamResponse):
+			if c.isMissing(ctx, stream) {
+				return err
+			}
+		case !isElection(err):
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(context.Cause(ctx), err)
+		case <-time.After(electionPause):
+		}
+	}
+}
+
+// Codes of answers.
+const (
+	// An earlier copy of the message, with the same id, is not stored yet: it may
+	// still be lost with the leader.
+	inProcess jetstream.ErrorCode = 10158
+	// The stream is full, or cannot be written: a 503 that does not pass.
+	notStored jetstream.ErrorCode = 10077
+)
+
+// isElection reports whether an error says that nobody has decided about the
+// message.
+func isElection(err error) bool {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		return api.Code == http.StatusServiceUnavailable && api.ErrorCode != notStored || api.ErrorCode == inProcess
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// isMissing reports whether the servers say that there is no such stream, or
+// no JetStream at all.
+func (c *Client) isMissing(ctx context.Context, stream string) bool {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := c.js.Stream(ctx, stream)
+	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrJetStreamNotEnabled) ||
+		errors.Is(err, jetstream.ErrJetStreamNotEnabledForAccount)
 }

@@ -1,6 +1,6 @@
 // Package natstest starts NATS servers with JetStream for tests: one of its
-// own per test, on a free port of the loopback interface, with its data in the
-// test's temporary folder.
+// own per test, or a cluster of three, on free ports of the loopback interface,
+// with its data in the test's temporary folders.
 package natstest
 
 import (
@@ -23,6 +23,7 @@ type Server struct {
 	server *server.Server
 	dir    string
 	port   int
+	users  []*server.User // none: whoever has the token may do everything
 }
 
 // Start starts a server and applies the topology.
@@ -37,15 +38,41 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
+// StartRestricted starts a server and applies the topology. It has one further
+// user, who may publish only to the given subjects; the configuration returned
+// is this user's.
+func StartRestricted(t testing.TB, allowed ...string) (*Server, client.Config) {
+	t.Helper()
+	s := &Server{t: t, dir: t.TempDir(), port: server.RANDOM_PORT, users: []*server.User{
+		{Username: owner, Password: Token},
+		{Username: "restricted", Password: Token, Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: allowed}}},
+	}}
+	s.Restart()
+	t.Cleanup(s.Stop)
+	if err := s.Client().ApplyTopology(t.Context(), 1); err != nil {
+		t.Fatalf("apply topology: %v", err)
+	}
+	restricted := s.Config()
+	restricted.User = "restricted"
+	return s, restricted
+}
+
+// owner is the user of a restricted server who may do everything.
+const owner = "owner"
+
 // Restart stops the server, if it runs, and starts it again with the same
 // data on the same port.
 func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
-	srv, err := server.NewServer(&server.Options{
-		ServerName: "natstest", Host: "127.0.0.1", Port: s.port, Authorization: Token,
+	options := &server.Options{
+		ServerName: "natstest", Host: "127.0.0.1", Port: s.port, Users: s.users,
 		JetStream: true, StoreDir: s.dir, NoSigs: true, NoLog: true,
-	})
+	}
+	if len(s.users) == 0 {
+		options.Authorization = Token
+	}
+	srv, err := server.NewServer(options)
 	if err != nil {
 		s.t.Fatalf("create NATS server: %v", err)
 	}
@@ -55,6 +82,14 @@ func (s *Server) Restart() {
 	}
 	s.server = srv
 	s.port = srv.Addr().(*net.TCPAddr).Port
+}
+
+// Start starts the server if it does not run.
+func (s *Server) Start() {
+	s.t.Helper()
+	if s.server == nil {
+		s.Restart()
+	}
 }
 
 // Stop stops the server; its data stays for Restart.
@@ -69,16 +104,53 @@ func (s *Server) Stop() {
 
 // Config says how to reach the server.
 func (s *Server) Config() client.Config {
-	return client.Config{URL: s.server.ClientURL(), Token: Token, Name: s.t.Name()}
+	config := client.Config{URL: s.server.ClientURL(), Name: s.t.Name()}
+	if len(s.users) == 0 {
+		config.Token = Token
+	} else {
+		config.User, config.Password = owner, Token
+	}
+	return config
 }
 
 // Client returns a new connection, closed at the test's end.
 func (s *Server) Client() *client.Client {
 	s.t.Helper()
-	c, err := client.Connect(context.Background(), s.Config())
+	return connect(s.t, s.Config())
+}
+
+func connect(t testing.TB, config client.Config) *client.Client {
+	t.Helper()
+	c, err := client.Connect(context.Background(), config)
 	if err != nil {
-		s.t.Fatalf("connect: %v", err)
+		t.Fatalf("connect: %v", err)
 	}
-	s.t.Cleanup(c.Close)
+	t.Cleanup(c.Close)
 	return c
+}
+
+// NATS is a [Server] or a [Cluster].
+type NATS interface {
+	Config() client.Config
+	Client() *client.Client
+	// Stop stops all of it, and Start starts it again with the same data on the
+	// same ports.
+	Stop()
+	Start()
+}
+
+// Each runs a test with one server and with a cluster, whose rules differ.
+func Each(t *testing.T, test func(t *testing.T, nats NATS)) {
+	t.Helper()
+	t.Run("1 replica", func(t *testing.T) {
+		t.Parallel()
+		test(t, Start(t))
+	})
+	t.Run("3 replicas", func(t *testing.T) {
+		t.Parallel()
+		if testing.Short() {
+			t.Skip("no cluster in short mode")
+		}
+		test(t, StartCluster(t))
+	})
 }

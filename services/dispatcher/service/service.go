@@ -20,6 +20,7 @@ import (
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/deadletter"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/intake"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/lost"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/offer"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/queues"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/retry"
@@ -41,6 +42,7 @@ type Config struct {
 	// published again.
 	SweepInterval time.Duration `help:"Offer jobs again that have waited that long." default:"60s"`
 
+	LostAfter time.Duration `help:"Give up an attempt whose executor has been gone that long, where no other executor took it over." default:"15m"`
 	// OnReady is called once, when the service takes work.
 	OnReady func() `kong:"-"`
 }
@@ -57,6 +59,9 @@ func (c *Config) Validate() error {
 	}
 	if c.SweepInterval <= 0 {
 		return config.Invalid("sweep-interval", "must be longer than 0s, is %s", c.SweepInterval)
+	}
+	if c.LostAfter < contracts.InstanceTTL {
+		return config.Invalid("lost-after", "must be %s or longer, is %s", contracts.InstanceTTL, c.LostAfter)
 	}
 	return nil
 }
@@ -83,15 +88,17 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := errors.Join(known.Recall(ctx), known.Require(ctx, cfg.Queues...)); err != nil {
 		return err
 	}
+	presence := bus.NewPresence(b)
 	d := &dispatcher{
 		bus:     b,
 		sweeper: &offer.Sweeper{Bus: b, Interval: cfg.SweepInterval},
+		lost:    &lost.Watch{Bus: b, Presence: presence, After: cfg.LostAfter, AskPause: lost.AskPause, Look: lost.Look},
 		cfg:     cfg,
 		ready:   make(chan struct{}),
 		ended:   make(chan *bus.Seen, 256),
 	}
 	health := telemetry.NewHealth()
-	health.Register("nats", func(context.Context) error { return b.Connected() })
+	health.Register("nats", b.Ready)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return health.Serve(ctx, cfg.HealthAddress) })
@@ -100,6 +107,8 @@ func Run(ctx context.Context, cfg Config) error {
 			return contracts.Instance{Service: "dispatcher", ID: id, Version: config.Version(), Started: started}
 		})
 	})
+	g.Go(func() error { return presence.Run(ctx) })
+	g.Go(func() error { return d.lost.Run(ctx) })
 	g.Go(func() error { return known.Run(ctx) })
 	g.Go(func() error { return d.watch(ctx) })
 	g.Go(func() error { return d.followEnds(ctx) })
@@ -121,6 +130,7 @@ type dispatcher struct {
 	bus     *bus.Bus
 	cfg     Config
 	sweeper *offer.Sweeper
+	lost    *lost.Watch
 	// ready is closed when the lives are known that were there at the start.
 	ready chan struct{}
 	ended chan *bus.Seen
@@ -135,6 +145,7 @@ func (d *dispatcher) watch(ctx context.Context) error {
 	}
 	return d.bus.WatchLives(ctx, caughtUp, func(last *bus.Seen) {
 		d.sweeper.Observe(last)
+		d.lost.Observe(last)
 		willRetry := last.Type == contracts.EntryFailed && !last.Terminal()
 		endedNow := live && (last.Type == contracts.EntryFailed || last.Type == contracts.EntryCanceled)
 		if !willRetry && !endedNow {

@@ -24,14 +24,14 @@ import (
 
 // run runs a dispatcher until the function returned is called, which waits for
 // its end, or the test ends.
-func run(t *testing.T, server *natstest.Server, change func(*service.Config)) (stop func()) {
+func run(t *testing.T, server natstest.NATS, change func(*service.Config)) (stop func()) {
 	t.Helper()
 	var cfg service.Config
 	if err := config.Defaults(&cfg); err != nil {
 		t.Fatal(err)
 	}
 	ready := make(chan struct{})
-	cfg.NATS, cfg.OnReady = server.Config(), func() { close(ready) }
+	cfg.NATS, cfg.Replicas, cfg.OnReady = server.Config(), replicas(server), func() { close(ready) }
 	if change != nil {
 		change(&cfg)
 	}
@@ -457,6 +457,7 @@ func TestValidate(t *testing.T) {
 		{func(c *service.Config) { c.Queues = []contracts.Queue{"GPU"} }, "--queues"},
 		{func(c *service.Config) { c.MaxQueued = 0 }, "--max-queued"},
 		{func(c *service.Config) { c.SweepInterval = 0 }, "--sweep-interval"},
+		{func(c *service.Config) { c.LostAfter = time.Second }, "--lost-after"},
 	} {
 		var cfg service.Config
 		if err := config.Defaults(&cfg); err != nil {

@@ -9,7 +9,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -32,11 +34,13 @@ type Bus struct {
 	// Source is the author of entries: docker-executor/<id>.
 	Source string
 
-	mu        sync.Mutex
-	streams   map[string]jetstream.Stream
-	consumers map[string]jetstream.Consumer
+	mu      sync.Mutex
+	streams map[string]jetstream.Stream
 	// connectedSince is when the connection was last made.
 	connectedSince time.Time
+
+	// renewed is when the last renewal was sent that JetStream has stored.
+	renewed atomic.Pointer[time.Time]
 }
 
 // Open connects, waiting for a NATS server and for its topology, which the
@@ -48,7 +52,7 @@ func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bu
 	if err != nil {
 		return nil, err
 	}
-	b := &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}, consumers: map[string]jetstream.Consumer{}}
+	b := &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}}
 	b.watchConnection(ctx)
 	return b, nil
 }
@@ -66,12 +70,20 @@ func (b *Bus) AwaitTopology(ctx context.Context) error {
 			}
 		}
 		return nil
-	})
+	}, "$JS.API.STREAM.INFO")
 }
 
 // DeclareTopology applies the topology, waiting for NATS if need be.
 func (b *Bus) DeclareTopology(ctx context.Context, replicas int) error {
-	return b.persist(ctx, func(ctx context.Context) error { return b.ApplyTopology(ctx, replicas) })
+	said := "" // what keeps it is told once, not at each try
+	return b.persist(ctx, func(ctx context.Context) error {
+		err := b.ApplyTopology(ctx, replicas)
+		if err != nil && isOutage(err) && ctx.Err() == nil && err.Error() != said {
+			said = err.Error()
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("topology not applied yet, waiting for NATS")
+		}
+		return err
+	}, "$JS.API")
 }
 
 // DeclareConsumer creates or updates a durable consumer.
@@ -79,7 +91,7 @@ func (b *Bus) DeclareConsumer(ctx context.Context, consumer contracts.Consumer) 
 	return b.persist(ctx, func(ctx context.Context) error {
 		_, err := b.ApplyConsumer(ctx, consumer)
 		return err
-	})
+	}, "$JS.API.CONSUMER.CREATE."+consumer.Stream)
 }
 
 // Connected reports whether the connection to NATS stands.
@@ -102,6 +114,7 @@ func (b *Bus) ConnectedSince() time.Time {
 func (b *Bus) watchConnection(ctx context.Context) {
 	b.connectedSince = time.Now()
 	b.Conn().SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		b.NoteError(err)
 		zerolog.Ctx(ctx).Warn().Err(err).Msg("NATS reports an error")
 	})
 	b.Conn().SetReconnectHandler(func(*nats.Conn) {
@@ -144,19 +157,25 @@ func (b *Bus) lastMessage(ctx context.Context, streamName, subject string) (*jet
 			return nil
 		}
 		return err
-	})
+	}, onStream(streamName)...)
 	return last, err
 }
 
 // persist does what it is given until it works, fails for good, or the context
-// ends: an outage of NATS delays work and never loses it.
-func (b *Bus) persist(ctx context.Context, do func(context.Context) error) error {
+// ends: an outage of NATS delays work and never loses it. subjects are those
+// that it publishes to, or what they begin with: where one of them is not
+// permitted, the server's silence is none that ends.
+func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subjects ...string) error {
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
+		start := time.Now()
 		err := b.try(ctx, do)
 		if err == nil || !isOutage(err) {
 			return err
+		}
+		if refused := b.Refused(start, subjects...); refused != nil {
+			return refused
 		}
 		select {
 		case <-ctx.Done():
@@ -172,17 +191,39 @@ func (b *Bus) try(ctx context.Context, do func(context.Context) error) error {
 	return do(ctx)
 }
 
+// onStream returns the subjects on which a stream is read and purged.
+func onStream(name string) []string {
+	return []string{"$JS.API.STREAM.INFO." + name, "$JS.API.STREAM.MSG.GET." + name, "$JS.API.STREAM.PURGE." + name}
+}
+
+// onBucket returns the subjects on which a bucket is read and written.
+func onBucket(name string) []string {
+	return []string{"$JS.API.STREAM.INFO.KV_" + name, "$JS.API.DIRECT.GET.KV_" + name, "$KV." + name}
+}
+
+// betweenLeaders are the codes of errors that a cluster answers with while it
+// elects a leader or has too few members, beside those of HTTP's 503.
+var betweenLeaders = []jetstream.ErrorCode{
+	10005, // no suitable peers for placement
+	10007, // not assigned to this server
+	10009, // cannot handle the request: not the leader
+}
+
+// errUndecided says that a message of ours, or of somebody else, is on its way
+// into a stream, and may yet be lost with the stream's leader.
+var errUndecided = errors.New("what comes next is not decided yet")
+
 // isOutage reports whether an error says that the server did not answer, as
 // opposed to an answer that is a refusal.
 func isOutage(err error) bool {
 	var api *jetstream.APIError
-	if errors.As(err, &api) {
-		return api.Code == 503 || errors.Is(err, jetstream.ErrStreamNotFound)
+	if errors.As(err, &api) && (api.Code == 503 || slices.Contains(betweenLeaders, api.ErrorCode)) {
+		return true
 	}
 	for _, outage := range []error{
+		errUndecided, jetstream.ErrJetStreamNotEnabled,
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
 		nats.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, nats.ErrReconnectBufExceeded,
-		jetstream.ErrConsumerNotFound,
 	} {
 		if errors.Is(err, outage) {
 			return true
@@ -209,7 +250,7 @@ func (b *Bus) Installation(ctx context.Context) (string, error) {
 		}
 		id = string(entry.Value())
 		return nil
-	})
+	}, onBucket(contracts.BucketInstallation)...)
 	if err != nil {
 		return "", fmt.Errorf("read installation id: %w", err)
 	}

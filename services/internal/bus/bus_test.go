@@ -3,6 +3,7 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -15,7 +16,7 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-func open(t *testing.T, server *natstest.Server, instance string) *bus.Bus {
+func open(t *testing.T, server natstest.NATS, instance string) *bus.Bus {
 	t.Helper()
 	b, err := bus.Open(t.Context(), server.Config(), "test", instance)
 	if err != nil {
@@ -35,17 +36,15 @@ func submit(t *testing.T, b *bus.Bus, job contracts.JobID) *bus.Seen {
 	return first
 }
 
-func TestAppendHasOneWinner(t *testing.T) {
-	t.Parallel()
-	server := natstest.Start(t)
-	first := submit(t, open(t, server, "a"), "job")
+func appendHasOneWinner(t *testing.T, server natstest.NATS) {
+	first := submit(t, open(t, server, "a"), "contested")
 
 	var won, lost atomic.Int32
 	var all sync.WaitGroup
 	for range 8 {
 		b := open(t, server, "b")
 		all.Go(func() {
-			_, err := b.Append(t.Context(), "job", first, &contracts.Queued{Lane: contracts.LaneNormal})
+			_, err := b.Append(t.Context(), "contested", first, &contracts.Queued{Lane: contracts.LaneNormal})
 			switch {
 			case err == nil:
 				won.Add(1)
@@ -149,9 +148,8 @@ func TestWorkHoldsTheLease(t *testing.T) {
 // outlast returns after d: the lease is about nothing but time.
 func outlast(d time.Duration) { <-time.After(d) }
 
-func TestPublishOnce(t *testing.T) {
-	t.Parallel()
-	b := open(t, natstest.Start(t), "a")
+func publishOnce(t *testing.T, server natstest.NATS) {
+	b := open(t, server, "a")
 	for range 3 {
 		if err := b.PublishOnce(t.Context(), "tasks.ready.normal.q.docker.j.1", []byte("x")); err != nil {
 			t.Fatal(err)
@@ -211,6 +209,21 @@ func TestSecrets(t *testing.T) {
 	secrets, err := b.Secrets(t.Context(), "job", contracts.SecretIO)
 	if err != nil || secrets["girder.token"] != "tok" {
 		t.Errorf("read %v, %v", secrets, err)
+	}
+	for _, add := range []struct{ added, want contracts.Secrets }{
+		{contracts.Secrets{"created": "x"}, contracts.Secrets{"girder.token": "tok", "created": "x"}},
+		{contracts.Secrets{"created": "y", "other": "z"}, contracts.Secrets{"girder.token": "tok", "created": "x"}},
+	} {
+		all, err := b.AddSecrets(t.Context(), "job", contracts.SecretIO, add.added)
+		if err != nil || !maps.Equal(all, add.want) {
+			t.Errorf("adding %v: %v, %v", add.added, all, err)
+		}
+	}
+	if err := b.PutSecrets(t.Context(), "job", contracts.SecretIO, contracts.Secrets{"girder.token": "tok"}); err != nil {
+		t.Fatal(err)
+	}
+	if secrets, err := b.Secrets(t.Context(), "job", contracts.SecretIO); err != nil || secrets["created"] != "x" {
+		t.Errorf("stored again they are %v, %v", secrets, err)
 	}
 	if err := b.DeleteSecrets(t.Context(), "job"); err != nil {
 		t.Fatal(err)

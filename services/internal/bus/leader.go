@@ -126,6 +126,6 @@ func (l *lease) release(ctx context.Context) {
 		if err != nil {
 			return err
 		}
-		return kv.Purge(ctx, l.key, jetstream.LastRevision(l.revision))
+		return kv.Purge(ctx, l.key, jetstream.LastRevision(l.revision), jetstream.PurgeTTL(l.ttl))
 	})
 }

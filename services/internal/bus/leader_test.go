@@ -38,9 +38,7 @@ func stand(ctx context.Context, b *bus.Bus, id string, leading *atomic.Int32, al
 	return c
 }
 
-func TestLeadPassesOn(t *testing.T) {
-	t.Parallel()
-	server := natstest.Start(t)
+func leadPassesOn(t *testing.T, server natstest.NATS) {
 	var leading atomic.Int32
 	var all sync.WaitGroup
 	defer all.Wait()
@@ -85,9 +83,7 @@ func TestLeadWithoutConnectionIsDeposed(t *testing.T) {
 	<-second.leads
 }
 
-func TestProjectionIsChangedByOneAtATime(t *testing.T) {
-	t.Parallel()
-	server := natstest.Start(t)
+func projectionIsChangedByOneAtATime(t *testing.T, server natstest.NATS) {
 	var all sync.WaitGroup
 	for range 4 {
 		b := open(t, server, "a")
@@ -125,9 +121,8 @@ func TestProjectionIsChangedByOneAtATime(t *testing.T) {
 	}
 }
 
-func TestGirderJobIsTakenOnce(t *testing.T) {
-	t.Parallel()
-	b := open(t, natstest.Start(t), "a")
+func girderJobIsTakenOnce(t *testing.T, server natstest.NATS) {
+	b := open(t, server, "a")
 	if ref, seq, err := b.GirderJob(t.Context(), "job"); ref != nil || seq != 0 || err != nil {
 		t.Errorf("nothing said yet: %v, %d, %v", ref, seq, err)
 	}

@@ -62,7 +62,7 @@ func (b *Bus) Submitted(ctx context.Context, job contracts.JobID) (*contracts.Su
 		}
 		submitted = data
 		return nil
-	})
+	}, onStream(contracts.StreamJobs)...)
 	if err != nil {
 		return nil, fmt.Errorf("read submission of %s: %w", job, err)
 	}
@@ -116,8 +116,11 @@ func (b *Bus) Append(ctx context.Context, job contracts.JobID, last *Seen, data 
 			appended = present
 			return ErrOvertaken
 		}
+		if err == nil || isWrongSequence(err) {
+			return errUndecided
+		}
 		return err // nothing came after last: the outage is over, try again
-	})
+	}, contracts.LifeSubject(job))
 	if err != nil {
 		return appended, fmt.Errorf("append %s to life of %s: %w", next.Type, job, err)
 	}

@@ -4,68 +4,132 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 )
 
 // WatchLives calls handle with the last entry of every job's life, then with
 // each further entry as it comes, one at a time, until the context ends. After
-// an interruption it may start over: handle acts on the state that an entry
-// says, not on having seen it. caughtUp is called once, after the lives that
-// were there at the start.
+// an interruption it goes on behind the last entry that it read: none comes
+// twice. caughtUp is called once, after the lives that were there at the start.
 func (b *Bus) WatchLives(ctx context.Context, caughtUp func(), handle func(*Seen)) error {
+	watch := &livesWatch{bus: b, caughtUp: caughtUp, handle: handle}
 	for ctx.Err() == nil {
-		err := b.watchLives(ctx, &caughtUp, handle)
+		start := time.Now()
+		err := watch.run(ctx)
+		if refused := b.Refused(start, "$JS.API.CONSUMER.CREATE."+contracts.StreamJobs); refused != nil {
+			return fmt.Errorf("watch lives: %w", refused)
+		}
 		if ctx.Err() == nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Msg("watch of lives interrupted, starting over")
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("watch of lives interrupted, going on")
 			pause(ctx, redeliverAfter)
 		}
 	}
 	return context.Cause(ctx)
 }
 
-func (b *Bus) watchLives(ctx context.Context, caughtUp *func(), handle func(*Seen)) error {
-	consumer, err := b.JetStream().OrderedConsumer(ctx, contracts.StreamJobs, jetstream.OrderedConsumerConfig{
+type livesWatch struct {
+	bus      *Bus
+	caughtUp func() // nil when it was called
+	handle   func(*Seen)
+	read     uint64 // stream sequence of the last entry that was read
+	target   uint64 // that of the last one at the start
+}
+
+// idleCheck is how long no entry comes before it is asked whether there are
+// any: the last one may have been purged before it was delivered. What the
+// consumer says is still to come is no sign, as it counts entries, too, that
+// others have followed since.
+const idleCheck = 500 * time.Millisecond
+
+// errStalled is the end of a reader that does not get what there is.
+var errStalled = errors.New("entries do not come")
+
+func (w *livesWatch) run(ctx context.Context) error {
+	if w.caughtUp != nil {
+		target, err := w.bus.LastSeq(ctx, contracts.StreamJobs, contracts.LifeAll)
+		if err != nil {
+			return fmt.Errorf("watch lives: %w", err)
+		}
+		w.target = target
+		w.look()
+	}
+	reader, err := w.open(ctx)
+	if err != nil {
+		return fmt.Errorf("watch lives: %w", err)
+	}
+	defer reader.Close()
+	for {
+		msg, meta, err := w.next(ctx, reader)
+		if errors.Is(err, errIdle) {
+			err = w.idle(ctx)
+		}
+		if err != nil {
+			return fmt.Errorf("watch lives: %w", err)
+		}
+		if msg != nil {
+			w.take(ctx, msg, meta)
+		}
+	}
+}
+
+// idle finds out why no entry comes.
+func (w *livesWatch) idle(ctx context.Context) error {
+	last, err := w.bus.LastSeq(ctx, contracts.StreamJobs, contracts.LifeAll)
+	if err != nil {
+		return err
+	}
+	w.target = min(w.target, last) // what was there may have been purged
+	w.look()
+	if w.read < last {
+		return errStalled
+	}
+	return nil
+}
+
+func (w *livesWatch) open(ctx context.Context) (*client.Reader, error) {
+	config := jetstream.ConsumerConfig{
 		FilterSubjects: []string{contracts.LifeAll}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
-	})
-	if err != nil {
-		return fmt.Errorf("watch lives: %w", err)
 	}
-	info, err := consumer.Info(ctx)
-	if err != nil {
-		return fmt.Errorf("watch lives: %w", err)
+	if w.read > 0 {
+		config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, w.read+1
 	}
-	messages, err := consumer.Messages()
-	if err != nil {
-		return fmt.Errorf("watch lives: %w", err)
+	return w.bus.OpenReader(ctx, contracts.StreamJobs, config)
+}
+
+var errIdle = errors.New("no entry came for a while")
+
+// next returns the next entry; errIdle, until the lives are known that were
+// there at the start, when there is none for a while.
+func (w *livesWatch) next(ctx context.Context, reader *client.Reader) (jetstream.Msg, *jetstream.MsgMetadata, error) {
+	if w.caughtUp != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, idleCheck, errIdle)
+		defer cancel()
 	}
-	defer messages.Stop()
-	// Next does not look at its context while it makes its consumer anew.
-	defer context.AfterFunc(ctx, messages.Stop)()
-	none := info.NumPending == 0
-	for left := info.NumPending; ; left-- {
-		// Counting is not enough: a life may be purged before it is read.
-		if (none || left == 0) && *caughtUp != nil {
-			(*caughtUp)()
-			*caughtUp = nil
-		}
-		msg, err := messages.Next(jetstream.NextContext(ctx))
-		if err != nil {
-			return fmt.Errorf("watch lives: %w", err)
-		}
-		meta, err := msg.Metadata()
-		if err != nil {
-			return fmt.Errorf("watch lives: %w", err)
-		}
-		none = meta.NumPending == 0
-		entry, err := contracts.DecodeEntry(msg.Data())
-		if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
-			zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject()).Msg("entry is not readable")
-			continue
-		}
-		handle(&Seen{Entry: entry, Seq: meta.Sequence.Stream})
+	return reader.Next(ctx)
+}
+
+func (w *livesWatch) take(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata) {
+	w.read = meta.Sequence.Stream
+	defer w.look()
+	entry, err := contracts.DecodeEntry(msg.Data())
+	if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
+		zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject()).Msg("entry is not readable")
+		return
+	}
+	w.handle(&Seen{Entry: entry, Seq: meta.Sequence.Stream})
+}
+
+// look says when the lives are known that were there at the start.
+func (w *livesWatch) look() {
+	if w.caughtUp != nil && w.read >= w.target {
+		w.caughtUp()
+		w.caughtUp = nil
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -68,9 +69,9 @@ func (b *Bus) MessageAt(ctx context.Context, streamName string, seq uint64) (*Me
 
 // GiveBack lets a message come again, to anybody, after a delay.
 func (b *Bus) GiveBack(msg *Message, delay time.Duration) error {
-	body := []byte("-NAK")
+	body := nakBody
 	if delay > 0 {
-		body = fmt.Appendf(body, ` {"delay": %d}`, delay.Nanoseconds())
+		body = fmt.Appendf(slices.Clip(body), ` {"delay": %d}`, delay.Nanoseconds())
 	}
 	if err := b.Conn().Publish(msg.Reply, body); err != nil {
 		return fmt.Errorf("give back %s: %w", msg.Subject, err)

@@ -13,23 +13,47 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 )
 
+// announceAgain is the pause after a renewal that failed: when JetStream is
+// back, the service is soon to say so.
+const announceAgain = time.Second
+
 // Announce keeps a service instance listed in the bucket of nodes until the
 // context ends, and then takes it off the list. describe is asked at each
-// renewal, every third of [contracts.InstanceTTL].
+// renewal, every third of [contracts.InstanceTTL]. [Bus.Ready] and [Presence]
+// rest on it.
 func (b *Bus) Announce(ctx context.Context, describe func() contracts.Instance) error {
-	ticker := time.NewTicker(contracts.InstanceTTL / 3)
-	defer ticker.Stop()
 	for {
-		instance := describe()
-		if err := b.try(ctx, func(ctx context.Context) error { return b.renew(ctx, instance) }); err != nil && ctx.Err() == nil {
+		instance, sent := describe(), time.Now()
+		wait := contracts.InstanceTTL / 3
+		err := b.try(ctx, func(ctx context.Context) error { return b.renew(ctx, instance) })
+		if err == nil {
+			b.renewed.Store(&sent)
+		} else if ctx.Err() == nil {
 			zerolog.Ctx(ctx).Debug().Err(err).Msg("instance not announced")
+			wait = announceAgain
 		}
-		select {
-		case <-ctx.Done():
+		pause(ctx, wait)
+		if ctx.Err() != nil {
 			return b.withdraw(context.WithoutCancel(ctx), instance)
-		case <-ticker.C:
 		}
 	}
+}
+
+// Ready reports whether JetStream answers this service: whether what
+// [Bus.Announce] says of it was stored lately. A connection alone is no sign, as
+// a cluster without a quorum has those too.
+func (b *Bus) Ready(context.Context) error {
+	if err := b.Connected(); err != nil {
+		return err
+	}
+	renewed := b.renewed.Load()
+	if renewed == nil {
+		return errors.New("not announced to JetStream yet")
+	}
+	if silent := time.Since(*renewed); silent > contracts.InstanceTTL {
+		return fmt.Errorf("JetStream has not answered for %s", silent.Round(time.Second))
+	}
+	return nil
 }
 
 func (b *Bus) renew(ctx context.Context, instance contracts.Instance) error {
@@ -44,12 +68,15 @@ func (b *Bus) renew(ctx context.Context, instance contracts.Instance) error {
 }
 
 func (b *Bus) withdraw(ctx context.Context, instance contracts.Instance) error {
+	if b.Connected() != nil {
+		return nil // it expires by itself
+	}
 	return b.try(ctx, func(ctx context.Context) error {
 		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
 		if err != nil {
 			return err
 		}
-		return kv.Purge(ctx, contracts.InstanceKey(instance.Service, instance.ID))
+		return kv.Purge(ctx, contracts.InstanceKey(instance.Service, instance.ID), jetstream.PurgeTTL(contracts.InstanceTTL))
 	})
 }
 
@@ -67,7 +94,7 @@ func (b *Bus) Present(ctx context.Context, service, id string) (bool, error) {
 		}
 		present = err == nil
 		return err
-	})
+	}, onBucket(contracts.BucketNodes)...)
 	if err != nil {
 		return false, fmt.Errorf("look for %s: %w", contracts.InstanceKey(service, id), err)
 	}

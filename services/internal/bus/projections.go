@@ -34,27 +34,55 @@ func (b *Bus) Projection(ctx context.Context, job contracts.JobID) (*contracts.J
 }
 
 func (b *Bus) projection(ctx context.Context, job contracts.JobID) (*contracts.Job, uint64, error) {
-	var (
-		projection *contracts.Job
-		revision   uint64
-	)
+	// Not the bucket's Get, which says nothing of the revision of a deleted key.
+	msg, err := b.lastMessage(ctx, projectionStream, projectionPrefix+string(job))
+	if err != nil || msg == nil {
+		return nil, 0, err
+	}
+	if len(msg.Data) == 0 {
+		return nil, msg.Sequence, nil
+	}
+	projection := new(contracts.Job)
+	return projection, msg.Sequence, json.Unmarshal(msg.Data, projection)
+}
+
+// Unprojected returns the jobs that have a life and nothing in the bucket of
+// jobs.
+func (b *Bus) Unprojected(ctx context.Context) ([]contracts.JobID, error) {
+	projected, err := b.subjects(ctx, projectionStream, projectionPrefix+">")
+	if err != nil {
+		return nil, fmt.Errorf("list jobs: %w", err)
+	}
+	lives, err := b.subjects(ctx, contracts.StreamJobs, contracts.LifeAll)
+	if err != nil {
+		return nil, fmt.Errorf("list lives: %w", err)
+	}
+	var missing []contracts.JobID
+	for subject := range lives {
+		job := contracts.JobOfSubject(subject)
+		if _, ok := projected[projectionPrefix+string(job)]; !ok {
+			missing = append(missing, job)
+		}
+	}
+	return missing, nil
+}
+
+// subjects returns the subjects of a stream that match, with how many messages
+// each has.
+func (b *Bus) subjects(ctx context.Context, streamName, filter string) (map[string]uint64, error) {
+	var subjects map[string]uint64
 	err := b.persist(ctx, func(ctx context.Context) error {
-		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketJobs)
+		stream, err := b.stream(ctx, streamName)
 		if err != nil {
 			return err
 		}
-		projection, revision = nil, 0
-		entry, err := kv.Get(ctx, string(job))
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(filter))
+		if err == nil {
+			subjects = info.State.Subjects
 		}
-		if err != nil {
-			return err
-		}
-		projection, revision = new(contracts.Job), entry.Revision()
-		return json.Unmarshal(entry.Value(), projection)
-	})
-	return projection, revision, err
+		return err
+	}, onStream(streamName)...)
+	return subjects, err
 }
 
 // UpdateProjection changes what the bucket of jobs says of a job. change gets
@@ -95,7 +123,7 @@ func (b *Bus) storeProjection(ctx context.Context, projection *contracts.Job, re
 		_, err := b.JetStream().Publish(ctx, projectionPrefix+string(projection.ID), data,
 			jetstream.WithExpectLastSequencePerSubject(revision))
 		return err
-	})
+	}, onBucket(contracts.BucketJobs)...)
 	if isWrongSequence(err) {
 		return false, nil
 	}
@@ -183,7 +211,7 @@ func (b *Bus) EntryAfter(ctx context.Context, job contracts.JobID, seq uint64) (
 			zerolog.Ctx(ctx).Error().Err(err).Str("job", string(job)).Uint64("seq", msg.Sequence).Msg("entry is not readable")
 			seq = msg.Sequence
 		}
-	})
+	}, onStream(contracts.StreamJobs)...)
 	if err != nil {
 		return nil, fmt.Errorf("read life of %s: %w", job, err)
 	}
@@ -241,7 +269,7 @@ func (b *Bus) PutGirderJob(ctx context.Context, job contracts.JobID, before uint
 			seq = ack.Sequence
 		}
 		return err
-	})
+	}, contracts.GirderSubject(job))
 	if isWrongSequence(err) {
 		err = ErrOvertaken
 	}

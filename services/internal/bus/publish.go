@@ -28,18 +28,25 @@ func (b *Bus) Publish(ctx context.Context, subject, id string, message any) erro
 // PublishOnce stores a message unless one is on the subject already, which is
 // no error: asking twice is asking once.
 func (b *Bus) PublishOnce(ctx context.Context, subject string, data []byte) error {
-	err := b.publish(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
-	if isWrongSequence(err) {
-		return nil
-	}
+	_, err := b.PublishMissing(ctx, subject, data)
 	return err
+}
+
+// PublishMissing is [Bus.PublishOnce], and reports whether there was none. After
+// an answer that was lost it does not know its own message.
+func (b *Bus) PublishMissing(ctx context.Context, subject string, data []byte) (missing bool, err error) {
+	err = b.publish(ctx, &nats.Msg{Subject: subject, Data: data}, jetstream.WithExpectLastSequencePerSubject(0))
+	if isWrongSequence(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (b *Bus) publish(ctx context.Context, msg *nats.Msg, options ...jetstream.PublishOpt) error {
 	err := b.persist(ctx, func(ctx context.Context) error {
 		_, err := b.JetStream().PublishMsg(ctx, msg, options...)
 		return err
-	})
+	}, msg.Subject)
 	if err != nil {
 		return fmt.Errorf("publish to %s: %w", msg.Subject, err)
 	}
@@ -104,41 +111,4 @@ func Ask[Reply any](ctx context.Context, b *Bus, subject string, request any) (*
 		return nil, fmt.Errorf("ask %s: %w", subject, err)
 	}
 	return reply, nil
-}
-
-// PublishLog stores a piece of a job's log once, also through an outage of
-// NATS, and returns its stream sequence.
-func (b *Bus) PublishLog(ctx context.Context, subject string, chunk *contracts.LogChunk) (uint64, error) {
-	data, err := json.Marshal(chunk)
-	if err != nil {
-		return 0, fmt.Errorf("publish to %s: %w", subject, err)
-	}
-	id := fmt.Sprintf("log-%s-%d-%d", chunk.Job, chunk.Attempt, chunk.Seq)
-	var seq uint64
-	err = b.persist(ctx, func(ctx context.Context) error {
-		ack, err := b.JetStream().Publish(ctx, subject, data, jetstream.WithMsgID(id))
-		if err == nil {
-			seq = ack.Sequence
-		}
-		return err
-	})
-	if err != nil {
-		return 0, fmt.Errorf("publish to %s: %w", subject, err)
-	}
-	return seq, nil
-}
-
-// DropLog removes the pieces of a log that are older than a stream sequence.
-func (b *Bus) DropLog(ctx context.Context, subject string, before uint64) error {
-	err := b.persist(ctx, func(ctx context.Context) error {
-		stream, err := b.stream(ctx, contracts.StreamLive)
-		if err != nil {
-			return err
-		}
-		return stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeSequence(before))
-	})
-	if err != nil {
-		return fmt.Errorf("drop from %s: %w", subject, err)
-	}
-	return nil
 }

@@ -4,116 +4,55 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
-	"time"
-
-	"github.com/nats-io/nats.go/jetstream"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-worker/gantry/contracts"
 )
-
-// pullWait is how long one waiting pull lasts.
-const pullWait = 25 * time.Second
 
 // lowFirst is how often the lanes are asked in reverse: one time in ten, so
 // that a full urgent lane starves no other for ever.
 const lowFirst = 10
 
 // Puller takes ready messages, one at a time, from the lanes of an executor's
-// queues. It is for one goroutine.
+// queues. It is for one goroutine, which closes it in the end.
 type Puller struct {
 	Bus    *Bus
 	Queues []contracts.Queue
 	Kind   contracts.Kind
 	turn   int
+	taker  *taker
 }
 
-// Next returns the next ready message, or nil when none came for a while.
+// Next returns the next ready message, or nil when none came for a while. What
+// comes between two calls is given back at once, for others to take.
 func (p *Puller) Next(ctx context.Context) (*Message, error) {
-	msg, err := p.next(ctx)
-	if msg == nil || err != nil {
-		return nil, err
+	if p.taker == nil {
+		p.taker = newTaker(p.Bus)
 	}
-	return NewMessage(msg)
+	return p.taker.take(ctx, p.consumers())
 }
 
-func (p *Puller) next(ctx context.Context) (jetstream.Msg, error) {
-	consumers, err := p.consumers(ctx)
-	if err != nil {
-		return nil, err
+// Close ends what waits for messages.
+func (p *Puller) Close() {
+	if p.taker != nil {
+		p.taker.close()
+		p.taker = nil
 	}
-	for _, consumer := range consumers {
-		msg, err := first(consumer.FetchNoWait(1))
-		if msg != nil || err != nil {
-			return msg, err
-		}
-	}
-	return p.wait(ctx, consumers)
 }
 
-// consumers returns the handles in the order in which they are asked.
-func (p *Puller) consumers(ctx context.Context) ([]jetstream.Consumer, error) {
+// consumers returns those of all lanes in the order in which they are asked.
+func (p *Puller) consumers() []contracts.Consumer {
 	p.turn++
-	var consumers []jetstream.Consumer
+	var consumers []contracts.Consumer
 	for i := range contracts.Lanes {
 		lane := contracts.Lanes[i]
 		if p.turn%lowFirst == 0 {
 			lane = contracts.Lanes[len(contracts.Lanes)-1-i]
 		}
 		for _, queue := range p.Queues {
-			consumer, err := p.Bus.consumer(ctx, contracts.ReadyConsumer(lane, queue, p.Kind))
-			if err != nil {
-				return nil, err
-			}
-			consumers = append(consumers, consumer)
+			consumers = append(consumers, contracts.ReadyConsumer(lane, queue, p.Kind))
 		}
 	}
-	return consumers, nil
-}
-
-// wait asks all consumers at once. The first message withdraws the other pulls;
-// a second one that was on its way is given back at once.
-func (p *Puller) wait(ctx context.Context, consumers []jetstream.Consumer) (jetstream.Msg, error) {
-	ctx, cancel := context.WithTimeout(ctx, pullWait)
-	defer cancel()
-	var (
-		mu    sync.Mutex
-		taken jetstream.Msg
-		group errgroup.Group
-	)
-	for _, consumer := range consumers {
-		group.Go(func() error {
-			msg, err := first(consumer.Fetch(1, jetstream.FetchContext(ctx)))
-			if msg == nil {
-				return err
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if taken != nil {
-				return msg.Nak()
-			}
-			taken = msg
-			cancel()
-			return nil
-		})
-	}
-	err := group.Wait()
-	if taken != nil || ctx.Err() != nil {
-		return taken, nil
-	}
-	return nil, err
-}
-
-func first(batch jetstream.MessageBatch, err error) (jetstream.Msg, error) {
-	if err != nil {
-		return nil, err
-	}
-	msg, ok := <-batch.Messages()
-	if !ok {
-		return nil, batch.Error()
-	}
-	return msg, nil
+	return consumers
 }
 
 // OfferedQueues returns the queues that have consumers of ready messages of a
@@ -135,7 +74,7 @@ func (b *Bus) OfferedQueues(ctx context.Context, kind contracts.Kind) ([]contrac
 			}
 		}
 		return names.Err()
-	})
+	}, "$JS.API.STREAM.INFO."+contracts.StreamReady, "$JS.API.CONSUMER.NAMES."+contracts.StreamReady)
 	if err != nil {
 		return nil, fmt.Errorf("list queues: %w", err)
 	}

@@ -41,7 +41,7 @@ func (b *Bus) ListenRevokes(ctx context.Context, ready func(), handle func(*cont
 		}
 		from = stream.CachedInfo().State.LastSeq + 1
 		return nil
-	})
+	}, onStream(contracts.StreamRevoke)...)
 	if err != nil {
 		return fmt.Errorf("listen to revokes: %w", err)
 	}
@@ -79,7 +79,7 @@ func (b *Bus) Purge(ctx context.Context, streamName, subject string) error {
 			return err
 		}
 		return stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
-	})
+	}, onStream(streamName)...)
 	if err != nil {
 		return fmt.Errorf("purge %s: %w", subject, err)
 	}

@@ -21,45 +21,84 @@ func secretKey(job contracts.JobID, kind contracts.SecretKind) string {
 // Secrets returns the secrets of one kind and job, nil if there are none. A
 // service asks only for the kind that it may read.
 func (b *Bus) Secrets(ctx context.Context, job contracts.JobID, kind contracts.SecretKind) (contracts.Secrets, error) {
-	var secrets contracts.Secrets
-	err := b.persist(ctx, func(ctx context.Context) error {
-		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketSecrets)
-		if err != nil {
-			return err
-		}
-		entry, err := kv.Get(ctx, secretKey(job, kind))
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		return json.Unmarshal(entry.Value(), &secrets)
-	})
+	secrets, _, err := b.secrets(ctx, secretKey(job, kind))
 	if err != nil {
 		return nil, fmt.Errorf("read %s secrets of %s: %w", kind, job, err)
 	}
 	return secrets, nil
 }
 
-// PutSecrets stores the secrets of one kind and job, in place of those that
-// may be there.
-func (b *Bus) PutSecrets(ctx context.Context, job contracts.JobID, kind contracts.SecretKind, secrets contracts.Secrets) error {
-	data, err := json.Marshal(secrets)
-	if err == nil {
-		err = b.persist(ctx, func(ctx context.Context) error {
-			kv, err := b.JetStream().KeyValue(ctx, contracts.BucketSecrets)
-			if err != nil {
-				return err
-			}
-			_, err = kv.Put(ctx, secretKey(job, kind), data)
+func (b *Bus) secrets(ctx context.Context, key string) (secrets contracts.Secrets, revision uint64, err error) {
+	err = b.persist(ctx, func(ctx context.Context) error {
+		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketSecrets)
+		if err != nil {
 			return err
-		})
-	}
-	if err != nil {
+		}
+		entry, err := kv.Get(ctx, key)
+		if errors.Is(err, jetstream.ErrKeyNotFound) {
+			secrets, revision = nil, 0
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		revision = entry.Revision()
+		return json.Unmarshal(entry.Value(), &secrets)
+	}, onBucket(contracts.BucketSecrets)...)
+	return secrets, revision, err
+}
+
+// PutSecrets stores the secrets of one kind and job, unless some are there:
+// others may have added to them since.
+func (b *Bus) PutSecrets(ctx context.Context, job contracts.JobID, kind contracts.SecretKind, secrets contracts.Secrets) error {
+	if _, err := b.storeSecrets(ctx, secretKey(job, kind), secrets, 0); err != nil {
 		return fmt.Errorf("store %s secrets of %s: %w", kind, job, err)
 	}
 	return nil
+}
+
+// AddSecrets stores further secrets of one kind and job beside those that are
+// there, and returns all. Where another service was faster with the name of any,
+// nothing is stored: the other's stay.
+func (b *Bus) AddSecrets(ctx context.Context, job contracts.JobID, kind contracts.SecretKind, added contracts.Secrets) (contracts.Secrets, error) {
+	for {
+		secrets, revision, err := b.secrets(ctx, secretKey(job, kind))
+		if err != nil {
+			return nil, fmt.Errorf("add %s secrets of %s: %w", kind, job, err)
+		}
+		all := contracts.Secrets{}
+		maps.Copy(all, secrets)
+		for name, value := range added {
+			if _, taken := all[name]; taken {
+				return secrets, nil
+			}
+			all[name] = value
+		}
+		stored, err := b.storeSecrets(ctx, secretKey(job, kind), all, revision)
+		if err != nil {
+			return nil, fmt.Errorf("add %s secrets of %s: %w", kind, job, err)
+		}
+		if stored {
+			return all, nil
+		}
+	}
+}
+
+// storeSecrets reports false where the key has another revision by now, which
+// may be our own after an answer that was lost.
+func (b *Bus) storeSecrets(ctx context.Context, key string, secrets contracts.Secrets, revision uint64) (bool, error) {
+	data, err := json.Marshal(secrets)
+	if err != nil {
+		return false, err
+	}
+	err = b.persist(ctx, func(ctx context.Context) error {
+		_, err := b.JetStream().Publish(ctx, "$KV."+contracts.BucketSecrets+"."+key, data, jetstream.WithExpectLastSequencePerSubject(revision))
+		return err
+	}, onBucket(contracts.BucketSecrets)...)
+	if isWrongSequence(err) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // secretsStream is the stream of the bucket of secrets.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -15,9 +14,6 @@ import (
 
 // redeliverAfter is how long a message waits that its handler gave back.
 const redeliverAfter = time.Second
-
-// pullExpiry is how long one waiting pull lasts.
-const pullExpiry = 25 * time.Second
 
 // Work passes the messages of a durable consumer to handle, at most workers at
 // a time, until the context ends; then it waits for the handlers. While a
@@ -41,8 +37,10 @@ func (b *Bus) Work(ctx context.Context, consumer contracts.Consumer, workers int
 }
 
 func (b *Bus) work(ctx context.Context, consumer contracts.Consumer, handle func(context.Context, *Message) error) {
+	taker := newTaker(b)
+	defer taker.close()
 	for ctx.Err() == nil {
-		msg, err := b.pull(ctx, consumer)
+		msg, err := taker.take(ctx, []contracts.Consumer{consumer})
 		if err != nil && ctx.Err() == nil {
 			zerolog.Ctx(ctx).Warn().Err(err).Str("consumer", consumer.Durable).Str("stream", consumer.Stream).Msg("consumer interrupted, going on")
 			pause(ctx, redeliverAfter)
@@ -51,44 +49,6 @@ func (b *Bus) work(ctx context.Context, consumer contracts.Consumer, handle func
 			b.serve(ctx, msg, consumer.AckWait, handle)
 		}
 	}
-}
-
-// pull returns the next message, or nil when none came for a while.
-func (b *Bus) pull(ctx context.Context, consumer contracts.Consumer) (*Message, error) {
-	handle, err := b.consumer(ctx, consumer)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, pullExpiry)
-	defer cancel()
-	msg, err := first(handle.Fetch(1, jetstream.FetchContext(ctx)))
-	switch {
-	case msg != nil:
-		return NewMessage(msg)
-	case err != nil && ctx.Err() == nil:
-		return nil, fmt.Errorf("pull: %w", err)
-	default:
-		return nil, nil
-	}
-}
-
-// consumer returns the handle of a durable consumer. It is fetched once.
-func (b *Bus) consumer(ctx context.Context, declared contracts.Consumer) (jetstream.Consumer, error) {
-	key := declared.Stream + "." + declared.Durable
-	b.mu.Lock()
-	known := b.consumers[key]
-	b.mu.Unlock()
-	if known != nil {
-		return known, nil
-	}
-	handle, err := b.JetStream().Consumer(ctx, declared.Stream, declared.Durable)
-	if err != nil {
-		return nil, fmt.Errorf("find consumer %s: %w", declared.Durable, err)
-	}
-	b.mu.Lock()
-	b.consumers[key] = handle
-	b.mu.Unlock()
-	return handle, nil
 }
 
 func (b *Bus) serve(ctx context.Context, msg *Message, ackWait time.Duration, handle func(context.Context, *Message) error) {
@@ -117,6 +77,7 @@ func (b *Bus) serve(ctx context.Context, msg *Message, ackWait time.Duration, ha
 
 var (
 	ackBody      = []byte("+ACK")
+	nakBody      = []byte("-NAK")
 	progressBody = []byte("+WPI")
 )
 
@@ -143,7 +104,7 @@ func (b *Bus) Ack(ctx context.Context, reply string) error {
 	err := b.persistShort(ctx, func(ctx context.Context) error {
 		_, err := b.Conn().RequestWithContext(ctx, reply, ackBody)
 		return err
-	})
+	}, reply)
 	if err != nil {
 		return fmt.Errorf("acknowledge: %w", err)
 	}
@@ -154,10 +115,10 @@ func (b *Bus) Ack(ctx context.Context, reply string) error {
 // unacknowledged comes again, and its handler then finds that it is done.
 const ackPatience = 20 * time.Second
 
-func (b *Bus) persistShort(ctx context.Context, do func(context.Context) error) error {
+func (b *Bus) persistShort(ctx context.Context, do func(context.Context) error, subjects ...string) error {
 	ctx, cancel := context.WithTimeout(ctx, ackPatience)
 	defer cancel()
-	return b.persist(ctx, do)
+	return b.persist(ctx, do, subjects...)
 }
 
 func pause(ctx context.Context, d time.Duration) {

@@ -11,8 +11,10 @@
 // cause; a second one ends the process at once.
 //
 // Called as "<service> healthcheck", the program asks the running service of
-// the same configuration whether it is ready, and exits with 0 or 1. Images
-// without a shell use it as their health check.
+// the same configuration whether it is ready, and exits with 0 or 1; as
+// "<service> livecheck", whether it is alive. Images without a shell use them
+// as their health checks: the second where somebody kills what is unhealthy,
+// since an outage of NATS must not end a service.
 package lifecycle
 
 import (
@@ -47,6 +49,12 @@ func Main[C Configured](name, description string, run func(context.Context, C) e
 	os.Exit(p.main(os.Args[1:]))
 }
 
+// probes are what the program may be asked to find out about a running service.
+var probes = map[string]func(ctx context.Context, address string) error{
+	"healthcheck": telemetry.Probe,
+	"livecheck":   telemetry.ProbeAlive,
+}
+
 type program[C Configured] struct {
 	name, description string
 	run               func(context.Context, C) error
@@ -57,8 +65,11 @@ func (p program[C]) main(args []string) int {
 	ctx, stop := withSignals(os.Exit)
 	defer stop()
 
-	probe := len(args) > 0 && args[0] == "healthcheck"
-	if probe {
+	var probe func(context.Context, string) error
+	if len(args) > 0 {
+		probe = probes[args[0]]
+	}
+	if probe != nil {
 		args = args[1:]
 	}
 	var cfg C
@@ -70,8 +81,8 @@ func (p program[C]) main(args []string) int {
 		fmt.Fprintln(p.stderr, err)
 		return ExitUsage
 	}
-	if probe {
-		return p.healthcheck(ctx, cfg)
+	if probe != nil {
+		return p.check(ctx, cfg, probe)
 	}
 	logger := telemetry.NewLogger(p.stderr, cfg.Telemetry()).With().Str("service", p.name).Logger()
 	logger.Info().Str("version", config.Version()).Msg("starting")
@@ -98,13 +109,13 @@ func isStop(ctx context.Context, err error) bool {
 	return ctx.Err() != nil && errors.Is(err, context.Canceled)
 }
 
-func (p program[C]) healthcheck(ctx context.Context, cfg C) int {
+func (p program[C]) check(ctx context.Context, cfg C, probe func(context.Context, string) error) int {
 	address := cfg.Telemetry().HealthAddress
 	if address == "" {
 		fmt.Fprintln(p.stderr, p.name+": health_address is empty, so there is nobody to ask: set GANTRY_HEALTH_ADDRESS")
 		return ExitUsage
 	}
-	if err := telemetry.Probe(ctx, address); err != nil {
+	if err := probe(ctx, address); err != nil {
 		fmt.Fprintln(p.stderr, err)
 		return ExitFailed
 	}

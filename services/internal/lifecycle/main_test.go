@@ -193,4 +193,11 @@ func TestHealthcheck(t *testing.T) {
 	if code, _, stderr := call(nil, "healthcheck", address); code != ExitFailed || !strings.Contains(stderr, "disconnected") {
 		t.Errorf("not ready: exit code %d, %s", code, stderr)
 	}
+	if code, _, stderr := call(nil, "livecheck", address); code != ExitOK {
+		t.Errorf("alive, not ready: exit code %d, %s", code, stderr)
+	}
+	server.Close()
+	if code, _, _ := call(nil, "livecheck", address); code != ExitFailed {
+		t.Errorf("gone: exit code %d", code)
+	}
 }

@@ -138,7 +138,13 @@ func (h *Health) serve(ctx context.Context, listener net.Listener) error {
 
 // Probe asks the service that serves its health on address whether it is ready.
 // The error says which checks fail.
-func Probe(ctx context.Context, address string) error {
+func Probe(ctx context.Context, address string) error { return ask(ctx, address, "/readyz") }
+
+// ProbeAlive asks the service that serves its health on address whether it is
+// alive, ready or not.
+func ProbeAlive(ctx context.Context, address string) error { return ask(ctx, address, "/healthz") }
+
+func ask(ctx context.Context, address, path string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("health address: %w", err)
@@ -146,7 +152,7 @@ func Probe(ctx context.Context, address string) error {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	url := "http://" + net.JoinHostPort(host, port) + "/readyz"
+	url := "http://" + net.JoinHostPort(host, port) + path
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/dispatchtest"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/intake"
@@ -26,8 +27,12 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	server, c := dispatchtest.Server(t)
-	return &site{T: t, client: c, next: dispatchtest.Open(t, server.Config()), proxy: bustest.Start(t, server.Config())}
+	return siteOf(t, natstest.Start(t))
+}
+
+func siteOf(t *testing.T, server natstest.NATS) *site {
+	t.Helper()
+	return &site{T: t, client: server.Client(), next: dispatchtest.Open(t, server.Config()), proxy: bustest.Start(t, server.Config())}
 }
 
 func (s *site) submit(task *contracts.Task) *bus.Message {
@@ -70,28 +75,30 @@ func (s *site) again(msg *bus.Message) {
 // intake makes. The one that gets the submission next finishes it.
 func TestDeathAtEachStep(t *testing.T) {
 	t.Parallel()
-	for _, verdict := range []bustest.Verdict{bustest.Cut, bustest.LoseAnswer} {
-		t.Run(fmt.Sprintf("verdict %d", verdict), func(t *testing.T) {
-			t.Parallel()
-			s := newSite(t)
-			step, finished := 1, false
-			for ; !finished; step++ {
-				job := contracts.JobID(fmt.Sprintf("job-%d", step))
-				msg := s.submit(dispatchtest.SecretTask(job, dispatchtest.Token))
-				finished = s.on(msg, func(n int, _ string, die context.CancelFunc) bustest.Verdict {
-					if n < step {
-						return bustest.Pass
-					}
-					die()
-					return verdict
-				})
-				s.again(msg)
-				s.checkQueued(job)
+	natstest.Each(t, func(t *testing.T, nats natstest.NATS) {
+		for _, verdict := range []bustest.Verdict{bustest.Cut, bustest.LoseAnswer} {
+			t.Run(fmt.Sprintf("verdict %d", verdict), func(t *testing.T) { siteOf(t, nats).dieAtEachStep(verdict) })
+		}
+	})
+}
+
+func (s *site) dieAtEachStep(verdict bustest.Verdict) {
+	step, finished := 1, false
+	for ; !finished; step++ {
+		job := contracts.JobID(fmt.Sprintf("job-%d-%d", verdict, step))
+		msg := s.submit(dispatchtest.SecretTask(job, dispatchtest.Token))
+		finished = s.on(msg, func(n int, _ string, die context.CancelFunc) bustest.Verdict {
+			if n < step {
+				return bustest.Pass
 			}
-			if step < 7 { // submitted, two secrets, revoke, queued, ready, revoke
-				t.Errorf("intake has %d steps, the test does not see them", step-1)
-			}
+			die()
+			return verdict
 		})
+		s.again(msg)
+		s.checkQueued(job)
+	}
+	if step < 7 { // submitted, two secrets, revoke, queued, ready, revoke
+		s.Errorf("intake has %d steps, the test does not see them", step-1)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/cancel"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/dispatchtest"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/offer"
@@ -81,38 +82,42 @@ func TestDueTwiceIsOnce(t *testing.T) {
 // retry that is due; the next one finishes it.
 func TestDeathAtEachStep(t *testing.T) {
 	t.Parallel()
-	for _, verdict := range []bustest.Verdict{bustest.Cut, bustest.LoseAnswer} {
-		t.Run(fmt.Sprintf("verdict %d", verdict), func(t *testing.T) {
-			t.Parallel()
-			server, c := dispatchtest.Server(t)
-			next := dispatchtest.Open(t, server.Config())
-			proxy := bustest.Start(t, server.Config())
-			step, finished := 1, false
-			for ; !finished; step++ {
-				job := contracts.JobID(fmt.Sprintf("job-%d", step))
-				msg := due(t, next, c, failed(t, next, job))
-				b := dispatchtest.Open(t, proxy.Config())
-				ctx, die := context.WithCancel(t.Context())
-				n := 0
-				proxy.Judge(func(string) bustest.Verdict {
-					if n++; n < step {
-						return bustest.Pass
-					}
-					die()
-					return verdict
-				})
-				finished = retry.Handle(ctx, b, msg) == nil
-				proxy.Judge(nil)
-				die()
-				if err := retry.Handle(t.Context(), next, msg); err != nil {
-					t.Fatal(err)
-				}
-				check(t, c, job, queuedAgain, 1)
+	natstest.Each(t, func(t *testing.T, nats natstest.NATS) {
+		for _, verdict := range []bustest.Verdict{bustest.Cut, bustest.LoseAnswer} {
+			t.Run(fmt.Sprintf("verdict %d", verdict), func(t *testing.T) { dieAtEachStep(t, nats, verdict) })
+		}
+	})
+}
+
+func dieAtEachStep(t *testing.T, nats natstest.NATS, verdict bustest.Verdict) {
+	t.Helper()
+	c := nats.Client()
+	next := dispatchtest.Open(t, nats.Config())
+	proxy := bustest.Start(t, nats.Config())
+	step, finished := 1, false
+	for ; !finished; step++ {
+		job := contracts.JobID(fmt.Sprintf("job-%d-%d", verdict, step))
+		msg := due(t, next, c, failed(t, next, job))
+		b := dispatchtest.Open(t, proxy.Config())
+		ctx, die := context.WithCancel(t.Context())
+		n := 0
+		proxy.Judge(func(string) bustest.Verdict {
+			if n++; n < step {
+				return bustest.Pass
 			}
-			if step < 6 { // last entry, submission, queued, ready, revoke
-				t.Errorf("a retry has %d steps, the test does not see them", step-1)
-			}
+			die()
+			return verdict
 		})
+		finished = retry.Handle(ctx, b, msg) == nil
+		proxy.Judge(nil)
+		die()
+		if err := retry.Handle(t.Context(), next, msg); err != nil {
+			t.Fatal(err)
+		}
+		check(t, c, job, queuedAgain, 1)
+	}
+	if step < 6 { // last entry, submission, queued, ready, revoke
+		t.Errorf("a retry has %d steps, the test does not see them", step-1)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -48,11 +49,12 @@ type Proxy struct {
 	all   sync.WaitGroup
 }
 
-// Start starts a proxy in front of the server that config names. It ends with
-// the test.
+// Start starts a proxy in front of the server that config names, of a cluster
+// the first. It ends with the test.
 func Start(t testing.TB, config client.Config) *Proxy {
 	t.Helper()
-	u, err := url.Parse(config.URL)
+	first, _, _ := strings.Cut(config.URL, ",")
+	u, err := url.Parse(first)
 	if err != nil {
 		t.Fatalf("parse the server's URL: %v", err)
 	}

@@ -1,0 +1,116 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Reader reads a stream in order, through a consumer of its own in the server's
+// memory. It never makes that anew by itself: whatever breaks it, a lost
+// connection too, ends it, and who reads opens another one where it stopped. So
+// it waits for nothing but its contexts.
+type Reader struct {
+	// Pending is how many messages there were when it was opened.
+	Pending  uint64
+	consumer jetstream.Consumer
+	messages jetstream.MessagesContext
+	read     uint64 // messages
+
+	lost      context.Context // ends with the connection
+	cancel    context.CancelFunc
+	conn      *nats.Conn
+	listening chan nats.Status
+	watched   chan struct{}
+}
+
+var (
+	// errGap is the end of a reader that a message did not reach.
+	errGap = errors.New("a message was lost on its way")
+	// errDisconnected is the end of a reader whose connection was lost.
+	errDisconnected = errors.New("the connection was lost")
+)
+
+// readerIdle is how long the server keeps the consumer of a reader that is gone.
+const readerIdle = time.Minute
+
+// OpenReader opens a reader. Of config counts what is to be read: filters and
+// where to begin.
+func (c *Client) OpenReader(ctx context.Context, stream string, config jetstream.ConsumerConfig) (*Reader, error) {
+	config.AckPolicy, config.MemoryStorage, config.Replicas = jetstream.AckNonePolicy, true, 1
+	config.MaxDeliver, config.InactiveThreshold = 1, readerIdle
+	r := &Reader{conn: c.conn, listening: c.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED), watched: make(chan struct{})}
+	err := r.open(ctx, c.js, stream, config)
+	if err != nil {
+		c.conn.RemoveStatusListener(r.listening)
+		return nil, err
+	}
+	r.lost, r.cancel = context.WithCancel(context.Background())
+	go r.watch()
+	return r, nil
+}
+
+func (r *Reader) open(ctx context.Context, js jetstream.JetStream, stream string, config jetstream.ConsumerConfig) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	if r.consumer, err = js.CreateConsumer(ctx, stream, config); err != nil {
+		return err
+	}
+	r.Pending = r.consumer.CachedInfo().NumPending
+	r.messages, err = r.consumer.Messages()
+	return err
+}
+
+func (r *Reader) watch() {
+	defer close(r.watched)
+	select {
+	case <-r.listening:
+		r.cancel()
+	case <-r.lost.Done():
+	}
+}
+
+// Next returns the next message, waiting for it as long as the context lasts.
+func (r *Reader) Next(ctx context.Context) (jetstream.Msg, *jetstream.MsgMetadata, error) {
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.lost, cancel)()
+	msg, err := r.messages.Next(jetstream.NextContext(waiting))
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, nil, context.Cause(ctx)
+	case err != nil && r.lost.Err() != nil:
+		return nil, nil, errDisconnected
+	case err != nil:
+		return nil, nil, err
+	}
+	meta, err := msg.Metadata()
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.read++; meta.Sequence.Consumer != r.read {
+		return nil, nil, fmt.Errorf("%w: delivery %d came instead of %d", errGap, meta.Sequence.Consumer, r.read)
+	}
+	return msg, meta, nil
+}
+
+// Left returns how many messages the server has yet to deliver.
+func (r *Reader) Left(ctx context.Context) (uint64, error) {
+	info, err := r.consumer.Info(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return info.NumPending, nil
+}
+
+// Close ends the reader.
+func (r *Reader) Close() {
+	r.messages.Stop()
+	r.cancel()
+	<-r.watched
+	r.conn.RemoveStatusListener(r.listening)
+}
