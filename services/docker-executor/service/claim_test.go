@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -216,6 +217,7 @@ func TestAClaimantRemovesContainersOfOlderAttempts(t *testing.T) {
 	s.offer("first", script("exit:0"))
 	s.succeeds("first")
 	spec := eng.only(t)
+	spec.Labels = maps.Clone(spec.Labels)
 	spec.Labels["gantry.job"], spec.Name, spec.Args, spec.Mounts = "job", "gantry-job-1", []string{"hang"}, nil
 	if _, err := s.engine.Create(t.Context(), spec); err != nil {
 		t.Fatal(err)

@@ -3,13 +3,17 @@ package service_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -126,54 +130,155 @@ type child struct {
 	Root string
 }
 
-// runChild is the executor that the test's program becomes. It ends only by
-// being killed.
+// runChild is the executor that the test's program becomes. It ends by a signal.
 func runChild(data string) {
 	var c child
 	err := json.Unmarshal([]byte(data), &c)
 	if err == nil {
-		err = service.Run(zerolog.New(os.Stderr).WithContext(context.Background()), service.Config{
-			NATS: c.NATS, WorkRoot: c.Root, Slots: 1, Queues: []contracts.Queue{contracts.DefaultQueue}, LogLimit: "1m", MaxGrace: time.Minute,
+		ctx, stop := signal.NotifyContext(zerolog.New(os.Stderr).WithContext(context.Background()), syscall.SIGTERM)
+		defer stop()
+		err = service.Run(ctx, service.Config{
+			NATS: c.NATS, WorkRoot: c.Root, Slots: 1, Queues: []contracts.Queue{contracts.DefaultQueue}, LogLimit: "64m", MaxGrace: time.Minute, OrphanGrace: 2 * time.Minute,
 		})
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }
 
-func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
-	t.Parallel()
-	s := newDockerStage(t)
+// startChild starts an executor that can be killed.
+func (s *dockerStage) startChild() *exec.Cmd {
+	s.t.Helper()
 	data, err := json.Marshal(child{NATS: s.server.Config(), Root: s.root})
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	program, err := os.Executable()
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	executor := exec.CommandContext(t.Context(), program)
+	executor := exec.CommandContext(s.t.Context(), program)
 	executor.Env = append(os.Environ(), childConfig+"="+string(data))
-	executor.Stderr = &testLog{t: t}
+	executor.Stderr = &testLog{t: s.t}
 	if err := executor.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	s.offer("job", s.script("hang"))
-	s.awaitEntry("job", contracts.EntryStarted)
-	if err := executor.Process.Kill(); err != nil {
-		t.Fatal(err)
+	return executor
+}
+
+// An executor that is killed again and again while its container writes all the
+// time: the container goes on, and the log has every byte once.
+func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
+	t.Parallel()
+	s := newDockerStage(t)
+	executor := s.startChild()
+	const lines, width, kills = 40000, 60, 3
+	const program = `i=0; while [ $i -lt 40000 ]; do printf '%059d\n' $i; i=$((i+1)); [ $((i % 100)) -ne 0 ] || sleep 0.01; done; echo end >&2`
+	task := s.script(program)
+	task.Docker.Entrypoint = contracts.Command{"/bin/sh", "-c"}
+	s.offer("job", task)
+	container := s.awaitEntry("job", contracts.EntryStarted).Data.(*contracts.Started).Container
+	for n := range kills {
+		s.awaitLog("job", (n+1)*lines*width/(2*kills))
+		if err := executor.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = executor.Wait() // it was killed
+		if left := s.left(); len(left) != 1 || left[0].ID != container || left[0].State != engine.Running {
+			t.Fatalf("the killed executor left %+v", left)
+		}
+		executor = s.startChild()
 	}
-	_ = executor.Wait() // it was killed
-	if left := s.left(); len(left) != 1 || left[0].State != engine.Running {
-		t.Fatalf("the killed executor left %+v", left)
+	succeeded := s.succeeds("job")
+	_, life := s.life("job")
+	for _, entry := range life[3:] {
+		if entry.Attempt != 1 || entry.Crashes != 0 {
+			t.Errorf("entry %+v", entry)
+		}
 	}
-	stop := s.start()
-	failed := s.awaitEntry("job", contracts.EntryFailed)
-	if data := failed.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !data.WillRetry || failed.Crashes != 1 {
-		t.Errorf("failed as %+v", data)
+	var want strings.Builder
+	for i := range lines {
+		fmt.Fprintf(&want, "%0*d\n", width-1, i)
 	}
-	task := s.script("exit:0")
-	s.queue(failed, task, contracts.QueuedRetry)
-	s.succeeds("job")
-	stop()
+	if got := s.output("job", contracts.LogStdout); got != want.String() {
+		t.Errorf("the log has %d bytes, want %d, or they differ", len(got), want.Len())
+	}
+	if got := s.output("job", contracts.LogStderr); got != "end\n" {
+		t.Errorf("standard error is %q", got)
+	}
+	s.lastSeq("job", succeeded.LogSeq)
+	_ = executor.Process.Kill()
+	_ = executor.Wait()
+	s.start()()
 	s.clean()
+}
+
+// An executor that stood still for so long that somebody else took its job over
+// removes its container, although its connection never broke, and says nothing.
+func TestDockerAfterAnExecutorStoodStill(t *testing.T) {
+	patient(t)
+	s := newDockerStage(t)
+	executor := s.startChild()
+	s.offer("job", s.script("hang"))
+	started := s.awaitEntry("job", contracts.EntryStarted)
+	if err := executor.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	s.awaitNobody()
+	last := s.append("job", started, &contracts.Claimed{Node: "elsewhere", Executor: "ex-new"})
+	if err := executor.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.docker.Wait(t.Context(), started.Data.(*contracts.Started).Container, engine.Run{})
+	if err != nil && !errors.Is(err, engine.ErrNotFound) {
+		t.Fatal(err)
+	}
+	if err := errors.Join(executor.Process.Signal(syscall.SIGTERM), ignoreExit(executor.Wait())); err != nil {
+		t.Fatal(err)
+	}
+	if left := s.left(); len(left) != 0 || len(s.folders()) != 0 {
+		t.Errorf("containers %+v, folders %v", left, s.folders())
+	}
+	s.append("job", last, &contracts.Started{})
+}
+
+// ignoreExit drops what only says that a program was ended.
+func ignoreExit(err error) error {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return nil
+	}
+	return err
+}
+
+// awaitNobody returns when no executor is listed any more.
+func (s *stage) awaitNobody() {
+	s.t.Helper()
+	kv, err := s.bus.JetStream().KeyValue(s.t.Context(), contracts.BucketNodes)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	watch, err := kv.WatchAll(s.t.Context(), jetstream.UpdatesOnly())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer watch.Stop() //nolint:errcheck // the test's connection ends
+	for update := range watch.Updates() {
+		if update != nil && update.Operation() != jetstream.KeyValuePut {
+			return
+		}
+	}
+	s.t.Fatal("the watch of the executors ended")
+}
+
+// awaitLog returns when that many bytes of a job's log are stored.
+func (s *stage) awaitLog(job contracts.JobID, size int) {
+	s.t.Helper()
+	for chunk, err := range s.bus.Log(s.t.Context(), job, true) {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if size -= len(chunk.Bytes()); size <= 0 {
+			return
+		}
+	}
 }

@@ -75,8 +75,8 @@ func (f *forgetful) Create(ctx context.Context, spec engine.Spec) (id string, er
 // shaky loses its connection while it waits for a container, which ends well.
 type shaky struct{ *fake.Engine }
 
-func (s *shaky) Wait(ctx context.Context, id string) (engine.Exit, error) {
-	exit, err := s.Engine.Wait(ctx, id)
+func (s *shaky) Wait(ctx context.Context, id string, began engine.Run) (engine.Exit, error) {
+	exit, err := s.Engine.Wait(ctx, id, began)
 	exit.EngineLost = true
 	return exit, err
 }

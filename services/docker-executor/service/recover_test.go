@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -16,10 +15,23 @@ import (
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/node"
 )
 
 // dead is the executor that died.
 const dead contracts.ExecutorID = "ex-dead"
+
+// claim is the claim of the dead executor.
+func (s *stage) claim() *contracts.Claimed { return &contracts.Claimed{Node: s.node(), Executor: dead} }
+
+func (s *stage) node() contracts.NodeID {
+	s.t.Helper()
+	id, err := node.Open(s.root)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
 
 // died makes what an executor leaves that is killed during its first attempt at
 // a job: the ready message taken, the folder with its lock free, and the life up
@@ -27,7 +39,14 @@ const dead contracts.ExecutorID = "ex-dead"
 func (s *stage) died(job contracts.JobID, task *contracts.Task, then ...contracts.EntryData) (last *bus.Seen) {
 	s.t.Helper()
 	last = s.queue(s.submit(job, task), task, contracts.QueuedSubmit)
-	s.abandon(folder.About{Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1", Pipes: s.pipes})
+	var volumes []folder.Volume
+	for _, host := range s.volumes {
+		volumes = append(volumes, folder.Volume{Name: "data", Host: host, Container: "/data", ReadOnly: true})
+	}
+	s.abandon(folder.About{
+		Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1", Pipes: s.pipes,
+		Volumes: append(volumes, folder.Volume{Host: s.t.TempDir(), Container: "/mnt/x"}),
+	})
 	for _, data := range then {
 		last = s.append(job, last, data)
 	}
@@ -49,71 +68,40 @@ func (s *stage) take() jetstream.Msg {
 	return msg
 }
 
-// container makes the container of an attempt, and starts it.
-func (s *stage) container(job contracts.JobID, start bool) {
+// container makes the container of a job's first attempt.
+func (s *stage) container(job contracts.JobID, steps ...string) (id string) {
 	s.t.Helper()
 	installation, err := s.bus.Installation(s.t.Context())
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	id, err := s.engine.Create(s.t.Context(), engine.Spec{
-		Name: "gantry-" + string(job) + "-1", Image: fake.ScriptImage, Args: []string{"hang"},
-		Labels: map[string]string{"gantry.installation": installation, "gantry.job": string(job), "gantry.attempt": "1"},
+	id, err = s.engine.Create(s.t.Context(), engine.Spec{
+		Name: "gantry-" + string(job) + "-1", Image: fake.ScriptImage, Args: steps, Init: true,
+		Labels: map[string]string{
+			"gantry.installation": installation, "gantry.node": string(s.node()), "gantry.job": string(job), "gantry.attempt": "1",
+		},
 	})
-	if err == nil && start {
-		err = s.engine.Start(s.t.Context(), id)
-	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return id
 }
 
-func TestTheNextStartEndsWhatAKilledExecutorLeft(t *testing.T) {
-	t.Parallel()
-	claim := &contracts.Claimed{Node: "n", Executor: dead}
-	start := &contracts.Started{Container: "x"}
-	for name, test := range map[string]struct {
-		leave func(*stage, *contracts.Task)
-		end   contracts.EntryType
-		crash bool
-	}{
-		"after the claim": {func(s *stage, task *contracts.Task) { s.died("job", task, claim) }, contracts.EntryFailed, true},
-		"after the container was created": {func(s *stage, task *contracts.Task) {
-			s.died("job", task, claim)
-			s.container("job", false)
-		}, contracts.EntryFailed, true},
-		"while it ran": {func(s *stage, task *contracts.Task) {
-			s.died("job", task, claim, start)
-			s.container("job", true)
-		}, contracts.EntryFailed, true},
-		"while it pushed": {func(s *stage, task *contracts.Task) {
-			s.died("job", task, claim, start, &contracts.Pushing{}, &contracts.Pushed{})
-			s.container("job", false)
-		}, contracts.EntryFailed, true},
-		"while it canceled": {func(s *stage, task *contracts.Task) {
-			s.died("job", task, claim, start, &contracts.Canceling{By: "somebody"})
-			s.container("job", true)
-		}, contracts.EntryCanceled, false},
-		"after the end": {func(s *stage, task *contracts.Task) {
-			s.died("job", task, claim, start, &contracts.Succeeded{})
-			s.container("job", false)
-		}, contracts.EntrySucceeded, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := newStage(t)
-			test.leave(s, script("exit:0"))
-			s.start(nil)()
-			_, life := s.life("job")
-			end := life[len(life)-1]
-			if end.Type != test.end || end.Attempt != 1 || (end.Crashes == 1) != test.crash {
-				t.Errorf("ended as %+v %+v", end, end.Data)
-			}
-			if failed, ok := end.Data.(*contracts.Failed); ok && (failed.Kind != contracts.FailureInfrastructure || !failed.WillRetry) {
-				t.Errorf("failed as %+v", failed)
-			}
-			s.clean()
-		})
+// running makes that container and starts it.
+func (s *stage) running(job contracts.JobID, steps ...string) (id string) {
+	s.t.Helper()
+	id = s.container(job, steps...)
+	if err := s.engine.Start(s.t.Context(), id); err != nil {
+		s.t.Fatal(err)
+	}
+	return id
+}
+
+// exited makes that container and returns when it has ended.
+func (s *stage) exited(job contracts.JobID, steps ...string) {
+	s.t.Helper()
+	if _, err := s.engine.Wait(s.t.Context(), s.running(job, steps...), engine.Run{}); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
@@ -121,14 +109,15 @@ func TestTheNextStartEndsWhatAKilledExecutorLeft(t *testing.T) {
 // runs.
 func TestAFolderWithoutAClaimIsOnlyRemoved(t *testing.T) {
 	t.Parallel()
-	for name, then := range map[string][]contracts.EntryData{
-		"before the claim":  nil,
-		"after the release": {&contracts.Claimed{Executor: dead}, &contracts.Released{Executor: dead}},
-	} {
+	for name, released := range map[string]bool{"before the claim": false, "after the release": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			last := s.died("job", script("exit:0"), then...)
+			task, then := script("exit:0"), []contracts.EntryData(nil)
+			if released {
+				then = []contracts.EntryData{s.claim(), &contracts.Released{Executor: dead}}
+			}
+			last := s.died("job", task, then...)
 			s.nak(last.Job)
 			stop := s.start(nil)
 			if end := s.succeeds("job"); end.ExitCode != 0 {
@@ -158,31 +147,30 @@ func (s *stage) nak(job contracts.JobID) {
 	}
 }
 
-// The attempt of a folder may have been won by another executor, or the job
-// may have gone on: both are left alone, with their message.
+// The attempt of a folder may have been won by another node, or the job may have
+// gone on: the message is left to them, and so is a container of theirs.
 func TestWhatBelongsToOthersIsLeftToThem(t *testing.T) {
 	t.Parallel()
-	for name, test := range map[string]struct {
-		then      []contracts.EntryData
-		container bool // the container is the dead executor's
-	}{
-		"a claim that another one won": {[]contracts.EntryData{&contracts.Claimed{Node: "b", Executor: "ex-b"}}, false},
-		"a newer attempt":              {[]contracts.EntryData{&contracts.Claimed{Executor: dead}, &contracts.Claimed{Node: "b", Executor: "ex-b"}}, true},
-	} {
+	elsewhere := &contracts.Claimed{Node: "b", Executor: "ex-b"}
+	for name, newer := range map[string]bool{"a claim that another one won": false, "a newer attempt": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			last := s.died("job", script("exit:0"), test.then...)
-			s.container("job", true)
-			s.start(nil)()
-			if types, _ := s.life("job"); len(types) != 2+len(test.then) {
+			then := []contracts.EntryData{elsewhere}
+			if newer {
+				then = []contracts.EntryData{s.claim(), elsewhere}
+			}
+			last := s.died("job", script("exit:0"), then...)
+			s.running("job", "hang")
+			removed := &removeRecorder{Engine: s.engine, removed: make(chan string, 1)}
+			stop := s.start(func(cfg *service.Config) { cfg.Engine = removed })
+			<-removed.removed
+			stop()
+			if types, _ := s.life("job"); len(types) != 2+len(then) {
 				t.Errorf("life is %v", types)
 			}
-			if n := s.messages(contracts.StreamReady); n != 1 {
-				t.Errorf("%d ready messages are there", n)
-			}
-			if len(s.folders()) != 0 || (s.containers() == 0) != test.container {
-				t.Errorf("folders %v, %d containers", s.folders(), s.containers())
+			if n := s.messages(contracts.StreamReady); n != 1 || len(s.folders()) != 0 || s.containers() != 0 {
+				t.Errorf("%d ready messages, folders %v, %d containers", n, s.folders(), s.containers())
 			}
 			s.append("job", last, &contracts.Started{})
 		})
@@ -201,24 +189,6 @@ func TestHalfAFolderIsRemoved(t *testing.T) {
 	s.clean()
 }
 
-// A folder that an executor cannot be sure about keeps none of the others from
-// being ended, and is tried again.
-func TestOneFolderDoesNotHoldUpTheOthers(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	claim := &contracts.Claimed{Executor: dead}
-	for _, job := range []contracts.JobID{"a", "b", "c"} {
-		s.died(job, script("exit:0"), claim)
-	}
-	s.engine.Fail(fake.CallList, unavailable, 1)
-	s.start(nil)()
-	for _, job := range []contracts.JobID{"a", "b", "c"} {
-		types, _ := s.life(job)
-		sameTypes(t, types, "submitted", "queued", "claimed", "failed")
-	}
-	s.clean()
-}
-
 func TestTheFolderOfALivingExecutorIsLeftAlone(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
@@ -230,25 +200,6 @@ func TestTheFolderOfALivingExecutorIsLeftAlone(t *testing.T) {
 	sameTypes(t, types, "submitted", "queued", "claimed", "started")
 	s.revoke(contracts.Revoke{Job: "job"})
 	s.await("job")
-	stop()
-	s.clean()
-}
-
-// The other executor of the node finds a dead one's folder when the ready
-// message comes again.
-func TestARivalOnTheNodeEndsADeadOnesAttempt(t *testing.T) {
-	t.Parallel()
-	s := newStage(t)
-	stop := s.start(nil)
-	if _, err := s.bus.Conn().Subscribe("acks.job", func(msg *nats.Msg) { _ = msg.Respond(nil) }); err != nil {
-		t.Fatal(err)
-	}
-	s.abandon(folder.About{Job: "job", Attempt: 1, Executor: dead, Reply: "acks.job"})
-	s.claimed("job", script("exit:0"), dead, &contracts.Started{})
-	failed := s.awaitEntry("job", contracts.EntryFailed)
-	if data := failed.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !strings.Contains(data.Message, "its executor ended") {
-		t.Errorf("failed as %+v", data)
-	}
 	stop()
 	s.clean()
 }
@@ -309,32 +260,44 @@ func TestDrain(t *testing.T) {
 		<-done
 		s.clean()
 	})
-	t.Run("stops what takes too long", func(t *testing.T) {
+	t.Run("leaves what takes too long", func(t *testing.T) {
 		t.Parallel()
 		s := newStage(t)
-		stop := s.start(func(cfg *service.Config) { cfg.DrainTimeout = 1 })
-		s.offer("job", script("hang"))
-		s.awaitEntry("job", contracts.EntryStarted)
+		stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{s.root} })
+		s.offer("job", bound(script("out:before\n", "await:/data/go", "out:after\n"), s.root))
+		container := s.awaitEntry("job", contracts.EntryStarted).Data.(*contracts.Started).Container
 		stop()
-		types, life := s.life("job")
-		sameTypes(t, types, "submitted", "queued", "claimed", "started", "failed")
-		if failed := life[4].Data.(*contracts.Failed); failed.Kind != contracts.FailureInfrastructure || !failed.WillRetry {
-			t.Errorf("failed as %+v", failed)
+		types, _ := s.life("job")
+		sameTypes(t, types, "submitted", "queued", "claimed", "started")
+		stop = s.start(nil) // which would not allow the task's volume
+		s.awaitEntry("job", contracts.EntryAdopted)
+		mustWrite(t, filepath.Join(s.root, "go"), "")
+		types, end := s.await("job")
+		sameTypes(t, types, "submitted", "queued", "claimed", "started", "adopted", "succeeded")
+		if end.Attempt != 1 || end.Crashes != 0 {
+			t.Errorf("ended as %+v", end)
 		}
+		if got := s.output("job", contracts.LogStdout); got != "before\nafter\n" {
+			t.Errorf("container %s printed %q", container, got)
+		}
+		stop()
 		s.clean()
 	})
 	t.Run("ends without NATS", func(t *testing.T) {
 		patient(t)
 		s := newStage(t)
-		stop := s.start(func(cfg *service.Config) { cfg.DrainTimeout, cfg.MaxGrace = 1, 1 })
-		s.offer("job", script("hang"))
+		stop := s.start(nil)
+		s.offer("job", script("trap:TERM:0", "hang"))
 		s.awaitEntry("job", contracts.EntryStarted)
 		s.server.Stop()
 		stop()
 		s.server.Restart()
-		s.start(nil)()
-		types, _ := s.life("job")
-		sameTypes(t, types, "submitted", "queued", "claimed", "started", "failed")
+		stop = s.start(nil)
+		s.awaitEntry("job", contracts.EntryAdopted)
+		s.revoke(contracts.Revoke{Job: "job"})
+		types, _ := s.await("job")
+		sameTypes(t, types, "submitted", "queued", "claimed", "started", "adopted", "canceling", "canceled")
+		stop()
 		s.clean()
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/docker"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/executor"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/reconcile"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/config"
 	"github.com/gantry-worker/gantry/services/internal/node"
@@ -41,8 +42,10 @@ type Config struct {
 	DockerConfig string `help:"Folder of the Docker config with the credentials for registries." type:"path" default:"~/.docker"`
 
 	MaxGrace      time.Duration `help:"Longest time between a task's stop signal and SIGKILL." default:"60s"`
-	TakeoverAfter time.Duration `help:"How long our connection to NATS has stood before the silence of another executor counts." default:"60s"`
-	DrainTimeout  time.Duration `help:"How long running tasks may go on when the executor is stopped." default:"10s"`
+	TakeoverAfter time.Duration `help:"How long another executor has not been seen before its silence counts and its tasks are taken over." default:"60s"`
+	OnLostLease   LostLease     `help:"What happens to running containers when the executor is without NATS for two thirds of takeover-after: keep them, or stop them before another executor takes over." enum:"keep,stop" default:"keep"`
+	OrphanGrace   time.Duration `help:"How long a container of this installation has belonged to no running attempt before it is removed." default:"2m"`
+	DrainTimeout  time.Duration `help:"How long running tasks may come to their end when the executor is stopped, before they are left running to be adopted by its next start." default:"0s"`
 	LogLimit      string        `help:"How much of a task's log is kept, half from its beginning and half from its end." default:"64m"`
 	PullIdle      time.Duration `help:"Give up an image pull that makes no progress for that long." default:"5m"`
 
@@ -52,11 +55,23 @@ type Config struct {
 	Engine engine.Engine `kong:"-"`
 }
 
+// LostLease is what happens to the containers of an executor without NATS.
+type LostLease string
+
+// The answers to a lost lease; an empty one is KeepContainers.
+const (
+	KeepContainers LostLease = "keep"
+	StopContainers LostLease = "stop"
+)
+
 // Validate checks what flags cannot.
 func (c *Config) Validate() error {
 	var errs []error
 	if c.Slots < 1 {
 		errs = append(errs, config.Invalid("slots", "must be 1 or more, is %d", c.Slots))
+	}
+	if c.OrphanGrace <= 0 {
+		errs = append(errs, config.Invalid("orphan-grace", "must be longer than 0s, is %s", c.OrphanGrace))
 	}
 	if !filepath.IsAbs(c.WorkRoot) {
 		errs = append(errs, config.Invalid("work-root", "must be an absolute path, is %q", c.WorkRoot))
@@ -80,7 +95,8 @@ func (c *Config) policy() policy.Config {
 }
 
 // Run is the docker-executor. It returns when the context ends and everything
-// that it started has ended; running attempts have DrainTimeout for that.
+// that it started has ended, but for containers that run: they are left to the
+// next start.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -133,15 +149,15 @@ func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID,
 		Draining: ctx.Done(), MaxGrace: cfg.MaxGrace, LogLimit: limit,
 	}
 	return executor.New(executor.Settings{
-		Tools: tools, WorkRoot: cfg.WorkRoot, Queues: cfg.Queues, Slots: cfg.Slots,
-		TakeoverAfter: cfg.TakeoverAfter, DrainTimeout: cfg.DrainTimeout,
+		Tools: tools, WorkRoot: cfg.WorkRoot, Queues: cfg.Queues, Slots: cfg.Slots, Presence: bus.NewPresence(b),
+		TakeoverAfter: cfg.TakeoverAfter, DrainTimeout: cfg.DrainTimeout, StopOnLostLease: cfg.OnLostLease == StopContainers,
 	}), nil
 }
 
 func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) error {
 	tools := x.Tools
 	health := telemetry.NewHealth()
-	health.Register("nats", func(context.Context) error { return b.Connected() })
+	health.Register("nats", b.Ready)
 	health.Register("engine", func(context.Context) error { return x.NotReady() })
 
 	stopOwns, err := bus.Answer(b, contracts.OwnsSubject(tools.Executor), x.Owns)
@@ -165,16 +181,15 @@ func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) erro
 	group.Go(func() error {
 		return ended(outer, b.ListenRevokes(outer, func() { close(listening) }, x.Revoke))
 	})
-	group.Go(func() error { return sweep(outer, x) })
+	group.Go(func() error { return ended(outer, x.Presence.Run(outer)) })
+	orphans := &reconcile.Reconciler{Engine: tools.Engine, Lives: b, Installation: tools.Installation, Grace: cfg.OrphanGrace}
+	group.Go(func() error { return ended(outer, orphans.Run(outer)) })
 	group.Go(func() error {
 		defer finish()
 		select {
 		case <-inner.Done():
 			return context.Cause(ctx)
 		case <-listening:
-		}
-		if err := recoverUntilDone(inner, x); err != nil {
-			return err
 		}
 		zerolog.Ctx(ctx).Info().Str("executor", string(tools.Executor)).Str("node", string(tools.Node)).Int("slots", cfg.Slots).Msg("taking tasks")
 		if cfg.OnReady != nil {
@@ -183,43 +198,6 @@ func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) erro
 		return x.Run(inner)
 	})
 	return group.Wait()
-}
-
-// recoverUntilDone ends what a dead executor left, waiting for the engine if
-// need be: no job is claimed before.
-func recoverUntilDone(ctx context.Context, x *executor.Executor) error {
-	for {
-		err := x.Recover(ctx)
-		if err == nil {
-			return nil
-		}
-		zerolog.Ctx(ctx).Warn().Err(err).Msg("what a dead executor left is not removed yet, trying again")
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(time.Second):
-		}
-	}
-}
-
-// sweepInterval is how often the folders of dead executors are looked for:
-// another executor of the node may have died, or an engine that was away kept
-// an attempt of our own from being removed.
-const sweepInterval = time.Minute
-
-func sweep(ctx context.Context, x *executor.Executor) error {
-	ticker := time.NewTicker(sweepInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if err := x.Recover(ctx); err != nil && ctx.Err() == nil {
-				zerolog.Ctx(ctx).Warn().Err(err).Msg("what a dead executor left is not removed yet, trying again")
-			}
-		}
-	}
 }
 
 // ended hides the error of a part that was told to end.

@@ -17,7 +17,6 @@ import (
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
@@ -32,12 +31,13 @@ func TestMain(m *testing.M) {
 // stage is a NATS server, a fake engine, a work folder, and what a dispatcher
 // would do. Executors are started on it.
 type stage struct {
-	t      *testing.T
-	server *natstest.Server
-	bus    *bus.Bus
-	engine *fake.Engine
-	root   string
-	pipes  []folder.Pipe // that attempts of dead executors leave
+	t       *testing.T
+	server  *natstest.Server
+	bus     *bus.Bus
+	engine  *fake.Engine
+	root    string
+	pipes   []contracts.Pipe // that attempts of dead executors leave
+	volumes []string         // of the host, that their tasks bind
 }
 
 func newStage(t *testing.T) *stage {
@@ -75,7 +75,7 @@ func (l *testLog) Write(p []byte) (int, error) {
 func (s *stage) config(nats client.Config) service.Config {
 	return service.Config{
 		NATS: nats, WorkRoot: s.root, Slots: 2, Queues: []contracts.Queue{contracts.DefaultQueue},
-		LogLimit: "1m", MaxGrace: time.Minute, Engine: s.engine,
+		LogLimit: "1m", MaxGrace: time.Minute, OrphanGrace: 2 * time.Minute, Engine: s.engine,
 	}
 }
 

@@ -57,24 +57,26 @@ func (tr *transfer) serve(ctx context.Context, body []byte, answer func(contract
 	if err := json.Unmarshal(body, &step); err != nil {
 		return err
 	}
-	tr.mu.Lock()
-	tr.steps = append(tr.steps, step)
-	tr.mu.Unlock()
-	result := answer(step)
-	if result == nil {
-		return nil
-	}
-	result.Version, result.Step = contracts.Version, step.Step
-	data, err := json.Marshal(result)
-	if err != nil {
-		return err
-	}
 	path := filepath.Join(tr.s.root, step.Folder, "steps", step.Step+".json")
-	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
+	if _, err := os.Stat(path); err != nil { // a step that is done is answered from its file
+		tr.mu.Lock()
+		tr.steps = append(tr.steps, step)
+		tr.mu.Unlock()
+		result := answer(step)
+		if result == nil {
+			return nil
+		}
+		result.Version, result.Step = contracts.Version, step.Step
+		data, err := json.Marshal(result)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+			return err
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			return err
+		}
 	}
 	if !tr.notes {
 		return nil

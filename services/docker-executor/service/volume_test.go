@@ -10,10 +10,9 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/pipe"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/volume"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
+	"github.com/gantry-worker/gantry/services/internal/fifo"
+	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
 // bound mounts a folder of the host at /data.
@@ -43,7 +42,7 @@ func TestAPipeOnABindMountIsNotLeftThere(t *testing.T) {
 	s := newStage(t)
 	host := t.TempDir()
 	// One that nobody removed is taken over.
-	if err := pipe.Make(volume.Volume{Host: host}, "pipe"); err != nil {
+	if err := fifo.Make(volume.Volume{Host: host}, "pipe"); err != nil {
 		t.Fatal(err)
 	}
 	stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{host} })
@@ -54,7 +53,7 @@ func TestAPipeOnABindMountIsNotLeftThere(t *testing.T) {
 	reached, release := s.engine.Hang(fake.CallCreate)
 	s.offer("third", piped(host))
 	<-reached
-	if about := s.about("third"); len(about.Pipes) != 1 || about.Pipes[0] != (folder.Pipe{Volume: host, Name: "pipe"}) {
+	if about := s.about("third"); len(about.Pipes) != 1 || about.Pipes[0] != (contracts.Pipe{Volume: host, Name: "pipe", End: contracts.PipeRead}) {
 		t.Errorf("the attempt's note has the pipes %+v", about.Pipes)
 	}
 	release()
@@ -68,13 +67,21 @@ func TestTheNextStartRemovesThePipeOfAKilledExecutor(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	host := t.TempDir()
-	if err := pipe.Make(volume.Volume{Host: host}, "pipe"); err != nil {
+	if err := fifo.Make(volume.Volume{Host: host}, "pipe"); err != nil {
 		t.Fatal(err)
 	}
 	mustWrite(t, filepath.Join(host, "file"), "somebody's")
-	s.pipes = []folder.Pipe{{Volume: host, Name: "pipe"}, {Volume: host, Name: "file"}, {Volume: filepath.Join(host, "gone"), Name: "pipe"}}
-	s.died("job", script("exit:0"), &contracts.Claimed{Executor: dead}, &contracts.Started{})
-	s.start(nil)()
+	s.pipes = []contracts.Pipe{{Volume: host, Name: "pipe"}, {Volume: host, Name: "file"}, {Volume: filepath.Join(host, "gone"), Name: "pipe"}}
+	s.died("job", script("exit:0"), s.claim(), &contracts.Started{}, &contracts.Succeeded{})
+	acked, err := s.bus.Conn().SubscribeSync("$JS.ACK." + contracts.StreamReady + ".>")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := s.start(nil)
+	if _, err := acked.NextMsgWithContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stop()
 	s.clean()
 	isGone(t, filepath.Join(host, "pipe"))
 	if data, err := os.ReadFile(filepath.Join(host, "file")); err != nil || string(data) != "somebody's" {

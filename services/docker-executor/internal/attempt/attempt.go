@@ -6,16 +6,18 @@
 //	outputs staged out by transfer
 //	end written on top of the job's life, container and folder removed
 //
+// An attempt whose executor died, or was stopped while the container ran, is
+// adopted: begun again from what the engine, the folder and the job's life say
+// of it. What was done is not done again.
+//
 // The attempt's context carries why it is to stop ([Revoked], [ErrSuperseded],
-// [ErrStopping]); what has to happen even then (writing the end, stopping the
-// container, cleaning up) has contexts of its own.
+// [ErrStopping], [ErrLeaseLost]); what has to happen even then (writing the end,
+// stopping the container, cleaning up) has contexts of its own.
 package attempt
 
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"sync"
 	"time"
 
@@ -40,8 +42,12 @@ var (
 	// ErrSuperseded is the cause when somebody else owns the job now: the
 	// attempt cleans up and says nothing.
 	ErrSuperseded = errors.New("another attempt owns the job")
-	// ErrStopping is the cause when the executor ends.
+	// ErrStopping is the cause when the executor ends. A container that runs is
+	// left to whoever adopts the attempt.
 	ErrStopping = errors.New("the executor is stopping")
+	// ErrLeaseLost is the cause when the executor was without NATS for so long
+	// that its container is to stop.
+	ErrLeaseLost = errors.New("the executor lost its lease: it was without NATS for too long")
 )
 
 // Tools are what all attempts of an executor share.
@@ -62,7 +68,7 @@ type Tools struct {
 	LogLimit int64
 }
 
-// Attempt is one claimed try.
+// Attempt is one try, claimed or adopted.
 type Attempt struct {
 	tools  *Tools
 	task   *contracts.Task
@@ -70,23 +76,31 @@ type Attempt struct {
 	log    zerolog.Logger
 	notes  *notes.Teller
 
-	last    *bus.Seen // the last entry of the job's life that we know of
-	timings contracts.Timings
-	// plan and container are nil and empty until the attempt came to them.
+	last      *bus.Seen // the last entry of the job's life that we know of
+	lastAt    time.Time // when that was known to be the last
 	plan      *plan
-	container string
-	begun     bool // the container may have run
-	logSeq    uint64
+	container string    // empty while there is none
+	begun     bool      // the container may have run
+	created   bool      // it was found only created: its start may be under way
+	shippedOn time.Time // the connection to NATS that the log was last shipped or verified on
+
+	// What the life says of the attempt: that the container runs, that it is
+	// being stopped, that it ended well and outputs are on their way, and those
+	// that are in Girder.
+	started   bool
+	canceling *contracts.Canceling
+	pushing   bool
+	pushed    int
 	outputs   []contracts.GirderSent
 }
 
 // New returns the attempt of a claimed entry. The folder is the attempt's, with
 // its lock held.
 func New(tools *Tools, task *contracts.Task, claimed *bus.Seen, f *folder.Folder, log zerolog.Logger) *Attempt {
+	f.Timings.Claimed = claimed.Time
 	return &Attempt{
-		tools: tools, task: task, folder: f, log: log, last: claimed,
-		notes:   notes.New(tools.Bus, claimed.Job, claimed.Attempt),
-		timings: contracts.Timings{Claimed: claimed.Time},
+		tools: tools, task: task, folder: f, log: log, last: claimed, lastAt: time.Now(),
+		notes: notes.New(tools.Bus, claimed.Job, claimed.Attempt),
 	}
 }
 
@@ -96,7 +110,9 @@ func New(tools *Tools, task *contracts.Task, claimed *bus.Seen, f *folder.Folder
 //
 // done says that the ready message has served its purpose and is to be
 // acknowledged; else it is to be offered to somebody else. After
-// [ErrSuperseded] it is the new owner's, and to be left alone.
+// [ErrSuperseded] it is the new owner's, and to be left alone. After
+// [ErrStopping] the attempt goes on as soon as somebody adopts it: nothing of it
+// may be removed.
 func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	telling, stopTelling := context.WithCancel(lifetime)
 	told := make(chan struct{})
@@ -104,7 +120,12 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 		defer close(told)
 		a.notes.Run(telling, lifetime)
 	}()
-	end, err := a.try(ctx, lifetime)
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var end contracts.EntryData
+	if err = a.heed(ctx, cancel); err == nil {
+		end, err = a.try(ctx, lifetime)
+	}
 	stopTelling()
 	<-told
 	if err != nil {
@@ -113,24 +134,48 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	if err == nil {
 		done, err = a.write(ctx, lifetime, end)
 	}
-	if errors.Is(err, bus.ErrOvertaken) || errors.Is(err, ErrSuperseded) {
+	switch {
+	case errors.Is(err, bus.ErrOvertaken), errors.Is(err, ErrSuperseded):
 		a.log.Warn().Msg("another attempt owns the job, this one is dropped")
 		return false, ErrSuperseded
+	case errors.Is(err, ErrStopping):
+		a.log.Info().Str("container", a.container).Msg("attempt left to whoever adopts it")
+		return false, ErrStopping
 	}
 	return done, err
 }
 
+// heed reads the revoke that came before the job was registered with the revoke
+// listener; every later one is heard there.
+func (a *Attempt) heed(ctx context.Context, cancel context.CancelCauseFunc) error {
+	revoke, err := a.tools.Bus.LastRevoke(ctx, a.last.Job)
+	if err != nil {
+		return err
+	}
+	if revoke == nil && a.canceling != nil { // Girder's word, that came by the gate
+		revoke = &contracts.Revoke{Job: a.last.Job, By: a.canceling.By, Reason: a.canceling.Reason}
+	}
+	if revoke != nil {
+		cancel(&Revoked{*revoke})
+	}
+	return nil
+}
+
 // try does all the work, and returns how the attempt ended.
 func (a *Attempt) try(ctx, lifetime context.Context) (contracts.EntryData, error) {
-	image, err := a.open(ctx)
+	var err error
+	if a.begun || a.container != "" {
+		a.plan, err = makePlan(a.task, a.folder)
+	} else {
+		err = a.open(ctx)
+	}
 	if err != nil {
 		return nil, err
 	}
-	exit, err := a.runContainer(ctx, lifetime, image)
+	exit, err := a.follow(ctx, lifetime)
 	if err != nil {
 		return nil, err
 	}
-	a.timings.Exited = time.Now().UTC()
 	if failure := a.failureOf(exit); failure != nil {
 		return failure, nil
 	}
@@ -142,7 +187,7 @@ func (a *Attempt) try(ctx, lifetime context.Context) (contracts.EntryData, error
 
 // open does all that comes before the container starts. It is given up where
 // the executor stops, since somebody else can do it as well.
-func (a *Attempt) open(ctx context.Context) (engine.Image, error) {
+func (a *Attempt) open(ctx context.Context) error {
 	opening, cancel := context.WithCancelCause(ctx)
 	var watch sync.WaitGroup
 	watch.Go(func() {
@@ -155,14 +200,13 @@ func (a *Attempt) open(ctx context.Context) (engine.Image, error) {
 	defer watch.Wait()
 	defer cancel(nil)
 	err := a.begin(opening)
-	var image engine.Image
 	if err == nil {
-		image, err = a.prepare(opening)
+		err = a.prepare(opening)
 	}
 	if cause := context.Cause(opening); cause != nil {
-		return image, cause
+		return cause
 	}
-	return image, err
+	return err
 }
 
 // append writes the next entry of the job's life. It is not cut short by a
@@ -172,20 +216,22 @@ func (a *Attempt) append(lifetime context.Context, data contracts.EntryData) err
 	if err != nil {
 		return err
 	}
-	a.last = next
+	a.last, a.lastAt = next, time.Now()
+	return nil
+}
+
+// note writes into the folder how far the attempt is.
+func (a *Attempt) note() error {
+	if err := a.folder.Note(); err != nil {
+		return &Infrastructure{err.Error()}
+	}
 	return nil
 }
 
 // begin makes sure that the attempt may begin at all.
 func (a *Attempt) begin(ctx context.Context) error {
-	// The job was registered with the revoke listener before it was claimed, so
-	// a revoke is heard there or stands here.
-	revoke, err := a.tools.Bus.LastRevoke(ctx, a.last.Job)
-	if err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return err
-	}
-	if revoke != nil {
-		return &Revoked{*revoke}
 	}
 	if a.task.HasGirderJob() {
 		if err := a.passGate(ctx); err != nil {
@@ -193,12 +239,18 @@ func (a *Attempt) begin(ctx context.Context) error {
 		}
 	}
 	if a.last.Attempt > 1 {
-		if err := a.tools.Remove(ctx, a.last.Job, 0); err != nil {
-			return err // two attempts of a job never run side by side
+		if err := a.tools.removeOlder(ctx, a.last.Job, a.last.Attempt); err != nil {
+			return err
 		}
 	}
-	a.plan, err = makePlan(a.task, a.tools, a.folder)
-	return err
+	if err := a.makeVolumes(); err != nil {
+		return err
+	}
+	var err error
+	if a.plan, err = makePlan(a.task, a.folder); err != nil {
+		return err
+	}
+	return a.makePipes()
 }
 
 // gatePatience is how long the gate may be silent: a Girder that is down delays
@@ -222,43 +274,4 @@ func (a *Attempt) passGate(ctx context.Context) error {
 	default:
 		return nil
 	}
-}
-
-// Clean removes everything of the attempt that is on the node.
-func (a *Attempt) Clean(ctx context.Context) error {
-	var err error
-	if a.container != "" {
-		err = a.tools.Engine.Remove(ctx, a.container)
-	} else {
-		err = a.tools.Remove(ctx, a.last.Job, a.folder.Attempt)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("clean up: %w", err), a.folder.Close())
-	}
-	if err := RemovePipes(a.folder); err != nil {
-		a.log.Warn().Err(err).Msg("named pipe left on a volume, the next attempt takes it over")
-	}
-	if err := a.folder.Remove(); err != nil {
-		return fmt.Errorf("clean up: %w", err)
-	}
-	return nil
-}
-
-// Remove removes the containers that an attempt of a job has on this engine,
-// those of all its attempts for attempt 0.
-func (t *Tools) Remove(ctx context.Context, job contracts.JobID, attempt int) error {
-	labels := map[string]string{LabelInstallation: t.Installation, LabelJob: string(job)}
-	if attempt != 0 {
-		labels[LabelAttempt] = strconv.Itoa(attempt)
-	}
-	found, err := t.Engine.List(ctx, labels)
-	if err != nil {
-		return err
-	}
-	for _, container := range found {
-		if err := t.Engine.Remove(ctx, container.ID); err != nil {
-			return err
-		}
-	}
-	return nil
 }

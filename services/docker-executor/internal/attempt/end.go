@@ -39,10 +39,12 @@ func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.Ent
 	switch cause := context.Cause(ctx); {
 	case errors.Is(err, bus.ErrOvertaken), errors.Is(cause, ErrSuperseded):
 		return nil, ErrSuperseded
-	case !a.begun && (errors.Is(cause, ErrStopping) || errors.Is(err, ErrStopping)):
-		return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
-	case errors.Is(cause, ErrStopping):
-		return a.failed(contracts.FailureInfrastructure, "the executor was stopped while the attempt ran"), nil
+	case !a.begun && (isAny(cause, ErrStopping, ErrLeaseLost) || errors.Is(err, ErrStopping)):
+		return a.released(), nil
+	case isLeft(ctx, lifetime):
+		return nil, ErrStopping
+	case errors.Is(cause, ErrLeaseLost):
+		return a.failed(contracts.FailureInfrastructure, cause.Error()), nil
 	}
 	var failure *Failure
 	var refusal *policy.Refusal
@@ -79,7 +81,25 @@ func (a *Attempt) release(lifetime context.Context, why error) (contracts.EntryD
 	if releases >= maxReleases {
 		return a.failed(contracts.FailureInfrastructure, fmt.Sprintf("given back %d times already: %v", releases, why)), nil
 	}
-	return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}, nil
+	return a.released(), nil
+}
+
+func (a *Attempt) released() *contracts.Released {
+	return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}
+}
+
+// isLeft reports whether the attempt is left to whoever adopts it.
+func isLeft(ctx, lifetime context.Context) bool {
+	return errors.Is(context.Cause(ctx), ErrStopping) || lifetime.Err() != nil
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
 }
 
 func isEngineError(err error) bool {
@@ -129,16 +149,18 @@ func (a *Attempt) write(ctx, lifetime context.Context, end contracts.EntryData) 
 	if errors.As(context.Cause(ctx), &revoked) {
 		end = &contracts.Canceled{By: revoked.By, Reason: revoked.Reason}
 	}
-	a.timings.Ended = time.Now().UTC()
+	a.settleLog(lifetime)
+	timings := a.folder.Timings
+	timings.Ended = time.Now().UTC()
 	switch e := end.(type) {
 	case *contracts.Succeeded:
-		e.Timings, e.LogSeq = a.timings, a.logSeq
+		e.Timings, e.LogSeq = timings, a.folder.LogSeq
 	case *contracts.Failed:
-		e.Timings, e.LogSeq = a.timings, a.logSeq
+		e.Timings, e.LogSeq = timings, a.folder.LogSeq
 		e.DecideRetry(a.task.Retry, a.last.Entry, time.Now())
 	case *contracts.Canceled:
-		e.LogSeq = a.logSeq
-		err = a.canceling(lifetime, e.By, e.Reason)
+		e.LogSeq = a.folder.LogSeq
+		err = a.tellCanceling(lifetime, e.By, e.Reason)
 	}
 	if err == nil {
 		err = a.append(lifetime, end)
@@ -151,12 +173,13 @@ func (a *Attempt) write(ctx, lifetime context.Context, end contracts.EntryData) 
 	return !released, nil
 }
 
-// canceling says once that the attempt is being stopped.
-func (a *Attempt) canceling(lifetime context.Context, by, reason string) error {
-	if a.last.Type == contracts.EntryCanceling {
+// tellCanceling says once that the attempt is being stopped.
+func (a *Attempt) tellCanceling(lifetime context.Context, by, reason string) error {
+	if a.canceling != nil {
 		return nil
 	}
-	return a.append(lifetime, &contracts.Canceling{By: by, Reason: reason})
+	a.canceling = &contracts.Canceling{By: by, Reason: reason}
+	return a.append(lifetime, a.canceling)
 }
 
 func (a *Attempt) logEnd(end contracts.EntryData) {

@@ -1,29 +1,20 @@
 package attempt
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/gantry-worker/gantry/contracts"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/pipe"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/volume"
+	"github.com/gantry-worker/gantry/services/internal/volume"
 )
-
-// mountRoot is where containers see their default temporary volume, below a
-// random name, as with Girder Worker.
-const mountRoot = "/mnt/girder_worker/"
 
 // plan is what a task comes to on this node: its volumes, pipes, steps, and how
 // each argument gets its text.
 type plan struct {
 	volumes map[string]volume.Volume // by name, the default one under ""
-	mounts  []engine.Mount
-	pipes   []pipeAt
+	pipes   []contracts.Pipe
+	pipeArg map[contracts.Pipe]int // the first argument that names a pipe
 	inputs  []contracts.Step
 	// args turn into text when the inputs are there; results are by step.
 	args []func(results map[string]*contracts.StepResult) (string, error)
@@ -31,33 +22,14 @@ type plan struct {
 	outputs []contracts.Step
 }
 
-type pipeAt struct {
-	volume volume.Volume
-	path   string
-}
-
-// makePlan checks the task against the node's policy and makes its volumes and
-// pipes. A task that asks for what this node does not grant is a Failure.
-func makePlan(task *contracts.Task, tools *Tools, f *folder.Folder) (*plan, error) {
-	docker := task.Docker
-	if err := tools.Policy.Image(docker.Image); err != nil {
-		return nil, err
+// makePlan says what a task comes to on the folder's volumes. A task that asks
+// for what there cannot be is a Failure.
+func makePlan(task *contracts.Task, f *folder.Folder) (*plan, error) {
+	p := &plan{volumes: map[string]volume.Volume{}, pipeArg: map[contracts.Pipe]int{}}
+	for _, v := range f.Volumes {
+		p.volumes[v.Name] = volume.Volume{Host: v.Host, Container: v.Container}
 	}
-	if err := tools.Policy.Network(docker.Options.NetworkMode); err != nil {
-		return nil, err
-	}
-	p := &plan{volumes: map[string]volume.Volume{}}
-	if err := p.mount(docker.Volumes, tools.Policy); err != nil {
-		return nil, err
-	}
-	temporary, err := volume.Make(f.Volumes(), mountRoot+contracts.NewToken())
-	if err != nil {
-		return nil, &Infrastructure{err.Error()}
-	}
-	p.volumes[""] = temporary
-	p.mounts = append(p.mounts, engine.Mount{HostPath: temporary.Host, ContainerPath: temporary.Container})
-
-	for i, arg := range docker.Args {
+	for i, arg := range task.Docker.Args {
 		if err := p.argument(task, f, arg); err != nil {
 			return nil, fmt.Errorf("docker.args[%d]: %w", i, err)
 		}
@@ -68,46 +40,6 @@ func makePlan(task *contracts.Task, tools *Tools, f *folder.Folder) (*plan, erro
 		}
 	}
 	return p, nil
-}
-
-func (p *plan) mount(volumes []contracts.Volume, allowed *policy.Policy) error {
-	for i := range volumes {
-		v := &volumes[i]
-		host, err := bind(v, allowed)
-		if err != nil {
-			return fmt.Errorf("docker.volumes[%d]: %w", i, err)
-		}
-		p.volumes[v.Name] = volume.Volume{Host: host, Container: v.ContainerPath}
-		p.mounts = append(p.mounts, engine.Mount{HostPath: host, ContainerPath: v.ContainerPath, ReadOnly: v.ReadOnly()})
-	}
-	return nil
-}
-
-func bind(v *contracts.Volume, allowed *policy.Policy) (host string, err error) {
-	mode := policy.ReadWrite
-	if v.ReadOnly() {
-		mode = policy.ReadOnly
-	}
-	return allowed.Bind(v.Name, v.HostPath, mode)
-}
-
-// confirm checks again, before they are mounted, that the task's volumes lead
-// where they led when the plan was made.
-func (p *plan) confirm(volumes []contracts.Volume, allowed *policy.Policy) error {
-	for i := range volumes {
-		v := &volumes[i]
-		host, err := bind(v, allowed)
-		if err == nil && host != p.volumes[v.Name].Host {
-			err = &policy.Refusal{
-				What:   fmt.Sprintf("host path %q of volume %q", v.HostPath, v.Name),
-				Reason: "it leads elsewhere than when the attempt began",
-			}
-		}
-		if err != nil {
-			return fmt.Errorf("docker.volumes[%d]: %w", i, err)
-		}
-	}
-	return nil
 }
 
 func (p *plan) argument(task *contracts.Task, f *folder.Folder, arg contracts.Arg) error {
@@ -128,11 +60,7 @@ func (p *plan) argument(task *contracts.Task, f *folder.Folder, arg contracts.Ar
 	case *contracts.TemporaryVolume:
 		return text(p.volumes[""].Container, nil)
 	case *contracts.ProgressPipe:
-		path, err := p.progressPipe(f, t)
-		if err != nil && !isTasksFault(err) {
-			return &Infrastructure{err.Error()}
-		}
-		return text(path, err)
+		return text(p.progressPipe(t))
 	case *contracts.GirderFile:
 		p.girderFile(task, f, t)
 		return nil
@@ -141,45 +69,17 @@ func (p *plan) argument(task *contracts.Task, f *folder.Folder, arg contracts.Ar
 	}
 }
 
-// isTasksFault reports whether a pipe could not be made for what the task, or
-// somebody's folder, has at its place.
-func isTasksFault(err error) bool {
-	for _, fault := range []error{volume.ErrPath, volume.ErrSymlink, fs.ErrExist, fs.ErrNotExist} {
-		if errors.Is(err, fault) {
-			return true
-		}
-	}
-	return false
-}
-
-func (p *plan) progressPipe(f *folder.Folder, t *contracts.ProgressPipe) (string, error) {
+func (p *plan) progressPipe(t *contracts.ProgressPipe) (string, error) {
 	on := p.volumes[t.Volume]
 	name, err := volume.Clean(t.NameOrDefault())
 	if err != nil {
 		return "", err
 	}
-	if at := (pipeAt{on, name}); !slices.Contains(p.pipes, at) {
-		if err := pipe.Make(on, name); err != nil {
-			return "", err
-		}
+	if at := (contracts.Pipe{Volume: on.Host, Name: name, End: contracts.PipeRead}); !slices.Contains(p.pipes, at) {
 		p.pipes = append(p.pipes, at)
-		if t.Volume != "" { // the default volume goes with the folder
-			if err := f.AddPipe(folder.Pipe{Volume: on.Host, Name: name}); err != nil {
-				return "", &Infrastructure{err.Error()}
-			}
-		}
+		p.pipeArg[at] = len(p.args)
 	}
 	return on.ContainerPath(name)
-}
-
-// RemovePipes removes the named pipes that an attempt made on folders of the
-// host, where they would stay.
-func RemovePipes(f *folder.Folder) error {
-	var errs []error
-	for _, p := range f.Pipes {
-		errs = append(errs, pipe.Remove(volume.Volume{Host: p.Volume}, p.Name))
-	}
-	return errors.Join(errs...)
 }
 
 // girderFile plans the step that brings a file; the same file for the same

@@ -32,6 +32,9 @@ func (a *Attempt) stageIn(ctx context.Context) (map[string]*contracts.StepResult
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	if len(results) > 0 {
+		a.folder.Timings.StagedIn = time.Now().UTC()
+	}
 	byStep := make(map[string]*contracts.StepResult, len(results))
 	for i, step := range a.plan.inputs {
 		byStep[step.Step] = results[i]
@@ -39,7 +42,29 @@ func (a *Attempt) stageIn(ctx context.Context) (map[string]*contracts.StepResult
 	return byStep, nil
 }
 
-// push has transfer put the outputs into Girder, one after the other.
+// holdPatience is how long transfer may take to hold the pipes: one that is away
+// delays no task.
+const holdPatience = 2 * time.Second
+
+// holdPipes has transfer hold the named pipes as well, so that the container
+// does not notice when this executor dies.
+func (a *Attempt) holdPipes(ctx context.Context) {
+	if len(a.plan.pipes) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdPatience)
+	defer cancel()
+	_, err := a.step(ctx, contracts.Step{
+		Version: contracts.Version, Job: a.folder.Job, Attempt: a.folder.Attempt, Step: string(contracts.StepHold),
+		Kind: contracts.StepHold, Folder: a.folder.Relative(), Pipes: a.plan.pipes,
+	})
+	if err != nil {
+		a.log.Info().Err(err).Msg("named pipes are held by this executor alone, going on")
+	}
+}
+
+// push has transfer put the outputs into Girder, one after the other. What is
+// there already is not sent again.
 func (a *Attempt) push(ctx, lifetime context.Context) error {
 	if len(a.plan.outputs) == 0 {
 		return nil
@@ -48,11 +73,13 @@ func (a *Attempt) push(ctx, lifetime context.Context) error {
 	if err := context.Cause(ctx); err != nil {
 		return err
 	}
-	if err := a.append(lifetime, &contracts.Pushing{}); err != nil {
-		return err
+	if !a.pushing {
+		if err := a.append(lifetime, &contracts.Pushing{}); err != nil {
+			return err
+		}
 	}
-	for i, step := range a.plan.outputs {
-		result, err := a.step(ctx, step)
+	for i := a.pushed; i < len(a.plan.outputs); i++ {
+		result, err := a.step(ctx, a.plan.outputs[i])
 		if err != nil {
 			return err
 		}

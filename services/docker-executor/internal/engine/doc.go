@@ -5,9 +5,10 @@
 //
 //	image, err := images.Ensure(ctx, ref, policy, progress) // present, pulled if the policy says so
 //	id, err := eng.Create(ctx, spec)                        // the image has to be there
+//	run, err := eng.Run(ctx)                                // of the engine, for whoever may adopt the container
 //	err = eng.Start(ctx, id)
 //	go eng.Logs(ctx, id, position, emit)                    // every byte, from the first one on
-//	exit, err := eng.Wait(ctx, id)
+//	exit, err := eng.Wait(ctx, id, run)
 //	err = eng.Remove(cleanup, id)
 //
 // What the task did is an [Exit]; what stood in its way is an error, and

@@ -21,8 +21,9 @@ type Engine interface {
 	// another container holds is ErrNameConflict.
 	Create(ctx context.Context, spec Spec) (id string, err error)
 
-	// Start starts a created container. ErrCannotStart is the task's own fault,
-	// for example a program that the image does not have.
+	// Start starts a created container; one that was started before is left alone,
+	// also if it has ended. ErrCannotStart is the task's own fault, for example a
+	// program that the image does not have.
 	Start(ctx context.Context, id string) error
 
 	// Logs hands every record that the container wrote after since to emit, in
@@ -34,7 +35,12 @@ type Engine interface {
 	// Wait returns when a started container has ended, at once when it already
 	// has. It outlives a broken connection, and an engine that is away for a
 	// while.
-	Wait(ctx context.Context, id string) (Exit, error)
+	//
+	// began is what Run said before the container was started, or at any later
+	// time while it still ran: so an adopter can tell that the engine was
+	// restarted meanwhile, see Exit.EngineLost. The zero value stands for a
+	// caller that does not know.
+	Wait(ctx context.Context, id string, began Run) (Exit, error)
 
 	// Signal sends a signal such as "SIGTERM" to the container's first process. A
 	// container that has ended is no error: the signal came too late, that is all.
@@ -53,6 +59,9 @@ type Engine interface {
 
 	// ID identifies this engine among all engines, for as long as it lives.
 	ID(ctx context.Context) (string, error)
+
+	// Run returns the engine's present run, from its start to its end.
+	Run(ctx context.Context) (Run, error)
 }
 
 // ImageStore is the part of an engine that Images builds on.
@@ -87,6 +96,9 @@ const (
 	Created State = "created"
 	Running State = "running"
 	Exited  State = "exited"
+	// Removing is a container that somebody began to remove: it never runs again,
+	// and has neither an exit nor a log.
+	Removing State = "removing"
 )
 
 // Container is one entry of a List.
@@ -106,8 +118,39 @@ type Exit struct {
 	Error      string // what the engine has to say about it, mostly empty
 	FinishedAt time.Time
 
-	// EngineLost says that the connection to the engine had broken before the
-	// container ended. An engine that stops ends its containers, so the exit
-	// may be the engine's doing and not the task's.
+	// EngineLost says that the engine may have ended the container and not the
+	// task itself: an engine that stops ends its containers. It is set where the
+	// container did not outlive the run of the engine that Wait was told, unless
+	// it is known to have ended by itself before; or, where Wait was told none,
+	// when the connection to the engine had broken before the container ended.
 	EngineLost bool
+}
+
+// Run is one run of an engine. It is plain data that an adopter gets from the
+// one who had the container before.
+type Run struct {
+	// ID differs from run to run. It is empty for an engine that does not tell
+	// its runs apart.
+	ID string `json:"id,omitempty"`
+	// Seen is when this run was known to be alive, by the engine's clock.
+	Seen time.Time `json:"seen,omitzero"`
+	// Host differs from one start of the engine's host to the next, where that is
+	// known. No container outlives it.
+	Host string `json:"host,omitempty"`
+	// Keeps says that containers live on when the run ends.
+	Keeps bool `json:"keeps,omitempty"`
+}
+
+// Ended reports whether a container that has ended at some time may have been
+// ended along with the run r, when the engine's present run is another one.
+func (r Run) Ended(present Run, at time.Time) bool {
+	switch {
+	case at.Before(r.Seen):
+		return false // r lived on
+	case r.Host != present.Host:
+		return true
+	case r.Keeps && present.Keeps:
+		return false
+	}
+	return r.ID != present.ID
 }

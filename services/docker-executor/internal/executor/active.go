@@ -57,6 +57,15 @@ func (a *active) stop(job contracts.JobID, number int, why error) {
 	}
 }
 
+// stopAll ends all attempts for a reason.
+func (a *active) stopAll(why error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, o := range a.jobs {
+		o.cancel(why)
+	}
+}
+
 // attempts returns the number of each job's attempt.
 func (a *active) attempts() map[contracts.JobID]int {
 	a.mu.Lock()
@@ -68,11 +77,11 @@ func (a *active) attempts() map[contracts.JobID]int {
 	return numbers
 }
 
-func (a *active) owns(request contracts.OwnsRequest) contracts.OwnsReply {
+func (a *active) has(job contracts.JobID, number int) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	o := a.jobs[request.Job]
-	return contracts.OwnsReply{Owns: o != nil && o.attempt == request.Attempt}
+	o := a.jobs[job]
+	return o != nil && o.attempt == number
 }
 
 func (a *active) count() int {

@@ -1,9 +1,9 @@
 // Package folder is the place of an attempt on its node: a folder below the
-// work folder with a lock, a note of what the attempt is, its temporary
-// volumes, and the results of the steps that transfer did for it.
+// work folder with a lock, a note of what the attempt is and how far it came,
+// its temporary volumes, and the results of the steps that transfer did for it.
 //
 // The lock says whether the attempt's executor lives. Whoever takes a free lock
-// owns what an executor left behind that did not come to its end.
+// may go on with the attempt, and finds here what it takes to do so.
 package folder
 
 import (
@@ -13,6 +13,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -30,27 +32,7 @@ const (
 // ErrLocked is returned for a folder whose executor lives.
 var ErrLocked = errors.New("the attempt's executor lives")
 
-// About says what the attempt is, for whoever finds its folder.
-type About struct {
-	Job     contracts.JobID `json:"job"`
-	Attempt int             `json:"attempt"`
-	// Executor is the one that made the folder.
-	Executor contracts.ExecutorID `json:"executor"`
-	// Reply is the acknowledgement subject of the ready message.
-	Reply string `json:"reply"`
-	// Container is the container's name.
-	Container string `json:"container"`
-	// Pipes are the named pipes that the attempt made on folders of the host.
-	Pipes []Pipe `json:"pipes,omitempty"`
-}
-
-// Pipe is a named pipe outside of the attempt's folder.
-type Pipe struct {
-	Volume string `json:"volume"` // the volume's path on the host
-	Name   string `json:"name"`   // the pipe's path on the volume
-}
-
-// Folder is an attempt's folder whose lock is held.
+// Folder is an attempt's folder whose lock is held. It is for one goroutine.
 type Folder struct {
 	About
 	workRoot string
@@ -87,7 +69,9 @@ func (f *Folder) create() error {
 		return err
 	}
 	var err error
-	if f.lock, err = lock(f.path); err != nil {
+	if f.lock, err = lock(f.path); errors.Is(err, fs.ErrNotExist) {
+		return ErrLocked // somebody looked through the folders and found an empty one
+	} else if err != nil {
 		return err
 	}
 	for _, dir := range []string{stepsDir, volumesDir} {
@@ -95,31 +79,10 @@ func (f *Folder) create() error {
 			return errors.Join(err, f.Remove())
 		}
 	}
-	if err := f.writeAbout(); err != nil {
+	if err := f.write(); err != nil {
 		return errors.Join(err, f.Remove())
 	}
 	return nil
-}
-
-// AddPipe notes a named pipe, for whoever has to remove it.
-func (f *Folder) AddPipe(p Pipe) error {
-	f.Pipes = append(f.Pipes, p)
-	if err := f.writeAbout(); err != nil {
-		return fmt.Errorf("note pipe %s: %w", p.Name, err)
-	}
-	return nil
-}
-
-func (f *Folder) writeAbout() error {
-	data, err := json.Marshal(f.About)
-	if err != nil {
-		return err
-	}
-	temporary := filepath.Join(f.path, aboutFile+".new")
-	if err := os.WriteFile(temporary, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temporary, filepath.Join(f.path, aboutFile))
 }
 
 func lock(path string) (*os.File, error) {
@@ -183,13 +146,23 @@ func take(workRoot, path string) (*Folder, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil // its executor died while making it: nothing was claimed
 	}
-	if err == nil {
-		err = json.Unmarshal(data, &f.About)
+	if err == nil && json.Unmarshal(data, &f.About) != nil {
+		// The host went down while it was written: its name is all that is known.
+		f.About, err = fromName(filepath.Base(path))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("read %s: %w", filepath.Join(path, aboutFile), err), held.Close())
 	}
 	return f, nil
+}
+
+func fromName(name string) (about About, err error) {
+	job, number, _ := strings.Cut(name, ".")
+	if about.Job, err = contracts.ParseJobID(job); err != nil {
+		return about, err
+	}
+	about.Attempt, err = strconv.Atoi(number)
+	return about, err
 }
 
 // Abandoned takes every folder whose lock is free.
@@ -218,8 +191,17 @@ func Abandoned(workRoot string) ([]*Folder, error) {
 	return free, errors.Join(errs...)
 }
 
-// Volumes is where the attempt's temporary volumes are made.
-func (f *Folder) Volumes() string { return filepath.Join(f.path, volumesDir) }
+// Has reports whether an attempt has a folder, whoever holds its lock.
+func Has(workRoot string, job contracts.JobID, attempt int) bool {
+	_, err := os.Stat(filepath.Join(workRoot, attemptsDir, name(job, attempt)))
+	return err == nil
+}
+
+// Path is where the folder is.
+func (f *Folder) Path() string { return f.path }
+
+// VolumesDir is where the attempt's temporary volumes are made.
+func (f *Folder) VolumesDir() string { return filepath.Join(f.path, volumesDir) }
 
 // Relative is the folder's path from the work folder, as a step names it.
 func (f *Folder) Relative() string { return filepath.Join(attemptsDir, filepath.Base(f.path)) }

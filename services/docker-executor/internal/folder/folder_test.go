@@ -9,10 +9,12 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 )
 
@@ -46,11 +48,15 @@ func TestALockedFolderIsNobodyElses(t *testing.T) {
 		t.Errorf("%d are abandoned, error %v", len(free), err)
 	}
 	want := about("job")
-	want.Pipes = []folder.Pipe{{Volume: "/data", Name: "a"}, {Volume: "/data", Name: "b"}}
-	for _, p := range want.Pipes {
-		if err := f.AddPipe(p); err != nil {
-			t.Fatal(err)
-		}
+	want.Pipes = []contracts.Pipe{{Volume: "/data", Name: "a"}, {Volume: "/data", Name: "b"}}
+	want.Volumes = []folder.Volume{{Host: "/host", Container: "/mnt", ReadOnly: true}}
+	want.Exit = &engine.Exit{Code: 3, FinishedAt: time.Unix(7, 0).UTC()}
+	f.About = want
+	if err := f.Note(); err != nil {
+		t.Fatal(err)
+	}
+	if !folder.Has(root, "job", 2) || folder.Has(root, "job", 1) {
+		t.Error("the folder is not seen, or another one is")
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
@@ -107,14 +113,14 @@ func TestWhatAnEarlierClaimLeftIsRemoved(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
 	stale := create(t, root, "job")
-	if err := os.WriteFile(filepath.Join(stale.Volumes(), "old"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(stale.VolumesDir(), "old"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := stale.Close(); err != nil {
 		t.Fatal(err)
 	}
 	f := create(t, root, "job")
-	if _, err := os.Stat(filepath.Join(f.Volumes(), "old")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(f.VolumesDir(), "old")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the old file: %v", err)
 	}
 }
@@ -150,10 +156,10 @@ func TestRemoveFollowsNoLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := create(t, root, "job")
-	if err := os.Symlink(outside, filepath.Join(f.Volumes(), "link")); err != nil {
+	if err := os.Symlink(outside, filepath.Join(f.VolumesDir(), "link")); err != nil {
 		t.Fatal(err)
 	}
-	deep := filepath.Join(f.Volumes(), "readonly", "deep")
+	deep := filepath.Join(f.VolumesDir(), "readonly", "deep")
 	if err := os.MkdirAll(deep, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -174,12 +180,10 @@ func TestRemoveFollowsNoLinks(t *testing.T) {
 func TestAnUnreadableFolderHidesNoOther(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
-	for _, job := range []contracts.JobID{"a", "b"} {
-		if err := create(t, root, job).Close(); err != nil {
-			t.Fatal(err)
-		}
+	if err := create(t, root, "b").Close(); err != nil {
+		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(root, "attempts", "a.2", "attempt.json"), []byte("{"), 0o600); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, "attempts", "a.2", "attempt.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	free, err := folder.Abandoned(root)
@@ -187,6 +191,23 @@ func TestAnUnreadableFolderHidesNoOther(t *testing.T) {
 		t.Fatalf("abandoned %+v, error %v", free, err)
 	}
 	if err := free[0].Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a host that goes down leaves of the note may be half of it, or nothing.
+func TestAFolderWithATornNoteIsKnownByItsName(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	f := create(t, root, "job")
+	if err := errors.Join(os.WriteFile(filepath.Join(f.Path(), "attempt.json"), []byte(`{"job":"jo`), 0o600), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	torn, err := folder.Take(root, "job", 2)
+	if err != nil || torn.Job != "job" || torn.Attempt != 2 {
+		t.Fatalf("taken %+v, error %v", torn, err)
+	}
+	if err := torn.Remove(); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,115 +1,218 @@
 // Package logship brings a container's log into the stream LIVE: in order,
 // complete, acknowledged, in pieces of a size that a reader likes.
+//
+// Each piece is noted in an index in the attempt's folder before it is
+// published. Whoever opens a shipper on that folder goes on where the last one
+// was cut off: pieces that are noted and not stored, be it that they never got
+// there or that the server lost them, are shipped again as they were, with the
+// same number and the same bytes, from the engine's log; then come new ones. So
+// readers that take each number once have every byte once.
+//
+//	shipper, err := logship.Open(ctx, store, dir, job, attempt, limit)
+//	go shipper.Run(ctx, lifetime)                  // ships what waits too long
+//	engine.Logs(ctx, id, shipper.Position(), shipper.Write)
+//	last, err := shipper.Close(lifetime)           // or Leave, to be opened again
+//
+// After [ErrLost], wherever it comes from, that is done once more.
 package logship
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"sync"
 	"time"
-	"unicode/utf8"
+
+	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
 // flushAfter is how long a piece may wait for more.
 const flushAfter = 100 * time.Millisecond
 
-// purgeStep is how much the tail goes over its limit before its oldest part
-// is dropped, in bytes.
-const purgeStep = 1 << 20
+// ErrLost is returned when pieces that were acknowledged are not stored any
+// more. The shipper is of no more use: one that is opened anew ships them again.
+var ErrLost = bus.ErrLogLost
+
+// errClosed is returned by a shipper that was closed or left.
+var errClosed = errors.New("the log is closed")
 
 // Store keeps log messages.
 type Store interface {
 	// PublishLog stores a piece on a subject once, whatever happens in between,
-	// and returns its stream sequence.
-	PublishLog(ctx context.Context, subject string, chunk *contracts.LogChunk) (uint64, error)
-	// DropLog removes the pieces on a subject that are older than a stream
-	// sequence.
-	DropLog(ctx context.Context, subject string, before uint64) error
+	// behind the one with the stream sequence last, and returns its own. It is
+	// ErrLost if the job's log does not end there.
+	PublishLog(ctx context.Context, subject, generation string, last uint64, chunk *contracts.LogChunk) (uint64, error)
+	// LastLog returns the last piece of a job's log and its stream sequence, nil
+	// and 0 if there is none.
+	LastLog(ctx context.Context, job contracts.JobID) (*contracts.LogChunk, uint64, error)
+	// DropLog removes the pieces on a subject but for the last ones.
+	DropLog(ctx context.Context, subject string, keep uint64) error
 }
 
 // Shipper takes the frames of one attempt's container. Write and Close are
 // called by one goroutine; pieces that wait are flushed by another.
 type Shipper struct {
-	store   Store
-	job     contracts.JobID
-	attempt int
-	half    int64 // bytes for the head, and for the tail
+	store      Store
+	job        contracts.JobID
+	attempt    int
+	generation string
+	start      engine.Position
+	log        *zerolog.Logger
 
-	mu     sync.Mutex
-	stream contracts.LogStream
-	time   time.Time
-	piece  []byte
-	first  time.Time // when the piece began
-	// rest is the beginning of a character that the other stream waits for.
-	rest     []byte
-	restTime time.Time
-	seq      uint64
-	shipped  int64
-	tail     []stored
-	kept     int64 // bytes in tail
-	err      error
-	wake     chan struct{}
+	// turn is taken by whoever works on what follows. It is kept while a piece is
+	// stored, which may take as long as NATS is away.
+	turn    turn
+	index   *index
+	sum     totals // of what is stored
+	live    uint64 // the stream sequence of the last piece
+	again   []entry
+	skip    [2]int64 // bytes to come that are shipped, by stream
+	buffers [2]buffer
+	current engine.Stream
+	first   time.Time    // when the present piece began
+	newest  [2]time.Time // by stream
+	back    bool
+	closed  bool
+	err     error
+	wake    chan struct{}
 }
 
-type stored struct {
-	seq  uint64
-	size int64
+type turn chan struct{}
+
+// take waits for the turn and returns what gives it back.
+func (t turn) take() func() {
+	t <- struct{}{}
+	return func() { <-t }
 }
 
-// New returns a shipper. limit is how many bytes of the log are kept, the first
-// half and the last; what lies between is dropped as the log grows.
-func New(store Store, job contracts.JobID, attempt int, limit int64) *Shipper {
-	return &Shipper{store: store, job: job, attempt: attempt, half: max(limit/2, contracts.MaxLogChunk), wake: make(chan struct{}, 1)}
+// Open returns a shipper that goes on with the log of an attempt, whose folder
+// is dir. limit is how many bytes of a log are kept, the first half and the
+// last; what lies between is dropped as the log grows. For a log that was begun
+// with another limit, that one counts.
+func Open(ctx context.Context, store Store, dir string, job contracts.JobID, attempt int, limit int64) (*Shipper, error) {
+	return open(ctx, store, dir, job, attempt, limit, maxIndex)
 }
+
+func open(ctx context.Context, store Store, dir string, job contracts.JobID, attempt int, limit, maxIndex int64) (*Shipper, error) {
+	s := &Shipper{
+		store: store, job: job, attempt: attempt, generation: contracts.NewToken(), log: zerolog.Ctx(ctx),
+		current: engine.Stdout, wake: make(chan struct{}, 1), turn: make(turn, 1),
+	}
+	var (
+		noted []entry
+		err   error
+	)
+	s.index, s.sum, noted, err = openIndex(dir, max(limit/2, contracts.MaxLogChunk), maxIndex)
+	if err == nil {
+		err = s.restore(ctx, noted)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open log of %s: %w", job, errors.Join(err, s.Leave()))
+	}
+	return s, nil
+}
+
+// restore finds out how far the log is stored, and what of the noted pieces is
+// not.
+func (s *Shipper) restore(ctx context.Context, noted []entry) error {
+	stored, err := s.stored(ctx)
+	if err != nil {
+		return err
+	}
+	if stored < s.sum.Seq {
+		s.log.Warn().Uint64("stored", stored).Uint64("noted", s.sum.Seq).Msg("pieces of the log are lost for good: its index does not reach back to them")
+	}
+	var (
+		keep uint64
+		drop bool
+	)
+	for i, e := range noted {
+		s.back = s.back || e.Back
+		if e.Seq <= stored {
+			keep, drop = s.sum.add(e)
+			s.again = noted[i+1:]
+		}
+	}
+	if len(noted) > 0 && noted[0].Seq > stored {
+		s.again = noted
+	}
+	if stored > s.sum.Seq {
+		s.log.Warn().Uint64("stored", stored).Uint64("noted", s.sum.Seq).Msg("part of the log may be repeated: its index has lost its end")
+		s.sum.Seq = stored
+		if err := s.index.replace(s.sum, nil); err != nil {
+			return err
+		}
+	}
+	s.back = s.back || s.sum.Back
+	s.sum.Back = s.back
+	s.start, s.skip = s.sum.position()
+	if drop { // whoever stored that piece may not have come to it
+		return s.store.DropLog(ctx, contracts.LogTailSubject(s.job), keep)
+	}
+	return nil
+}
+
+// stored returns the number of the attempt's last piece that is stored.
+func (s *Shipper) stored(ctx context.Context) (uint64, error) {
+	last, at, err := s.store.LastLog(ctx, s.job)
+	if err != nil {
+		return 0, err
+	}
+	s.live = at
+	switch {
+	case last == nil || last.Attempt < s.attempt:
+		return 0, nil
+	case last.Attempt > s.attempt:
+		return 0, fmt.Errorf("attempt %d has begun to write it, this is attempt %d", last.Attempt, s.attempt)
+	}
+	return last.Seq, nil
+}
+
+// Position returns where the engine's log is to be read from.
+func (s *Shipper) Position() engine.Position { return s.start }
 
 // Write takes a frame. It blocks while the store does, which slows the reading
 // of the container's log and nothing else.
 func (s *Shipper) Write(ctx context.Context, frame engine.Frame) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	stream := contracts.LogStdout
-	if frame.Stream == engine.Stderr {
-		stream = contracts.LogStderr
+	defer s.turn.take()()
+	if err := s.usable(); err != nil {
+		return err
 	}
-	if stream != s.stream {
-		s.flush(ctx, false)
-		s.turn(stream)
+	i := frame.Stream - engine.Stdout
+	s.back = s.back || frame.Time.Before(s.newest[i])
+	s.newest[i] = frame.Time
+	skip := min(s.skip[i], int64(len(frame.Data)))
+	s.skip[i] -= skip
+	data := frame.Data[skip:]
+	if len(data) == 0 {
+		return nil
 	}
-	for data := frame.Data; len(data) > 0 && s.err == nil; {
-		if len(s.piece) == 0 {
-			s.first = time.Now()
-			s.signal()
-		}
-		n := min(len(data), contracts.MaxLogChunk-len(s.piece))
-		s.piece, data = append(s.piece, data[:n]...), data[n:]
-		s.time = frame.Time
-		if len(s.piece) == contracts.MaxLogChunk {
-			s.flush(ctx, false)
-		}
+	if len(s.again) == 0 && frame.Stream != s.current {
+		s.flush(ctx, s.current, false)
 	}
-	return s.err
-}
-
-// turn goes over to the other stream. What cannot be shipped of the present one
-// waits until the stream goes on.
-func (s *Shipper) turn(to contracts.LogStream) {
-	s.stream = to
-	s.piece, s.rest = s.rest, s.piece
-	s.time, s.restTime = s.restTime, s.time
-	if len(s.piece) > 0 {
+	if len(s.buffers[i].data) == 0 || frame.Stream != s.current {
 		s.first = time.Now()
-		s.signal()
 	}
-}
-
-func (s *Shipper) signal() {
+	s.current = frame.Stream
+	s.buffers[i].add(data, frame.Time.UTC())
+	s.shipAgain(ctx)
+	for len(s.again) == 0 && len(s.buffers[i].data) >= contracts.MaxLogChunk && s.flush(ctx, frame.Stream, false) {
+	}
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
+	return s.err
+}
+
+func (s *Shipper) usable() error {
+	if s.err == nil && s.closed {
+		return errClosed
+	}
+	return s.err
 }
 
 // Run flushes pieces that have waited, until ctx ends. What is being stored then
@@ -136,104 +239,143 @@ func (s *Shipper) Run(ctx, lifetime context.Context) {
 	}
 }
 
-// flushDue flushes a piece that is old enough, and says how long the present
-// one has yet to wait.
+// flushDue flushes a piece that is old enough, and says how long a younger one
+// has yet to wait.
 func (s *Shipper) flushDue(ctx context.Context) (wait time.Duration, some bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.piece) == 0 {
+	defer s.turn.take()()
+	if s.usable() != nil || len(s.again) > 0 || len(s.buffers[s.current-engine.Stdout].data) == 0 {
 		return 0, false
 	}
 	if wait := flushAfter - time.Since(s.first); wait > 0 {
 		return wait, true
 	}
-	s.flush(ctx, false)
-	return flushAfter, len(s.piece) > 0
+	s.flush(ctx, s.current, false)
+	return 0, false
 }
 
-// Close flushes what is left and returns the seq of the last piece. All of the
+// Verify compares the end of the stored log with what was acknowledged. It is
+// ErrLost if the server has lost pieces, as it may in a crash. It may be called
+// after Close too.
+func (s *Shipper) Verify(ctx context.Context) error {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if s.err != nil {
+		return s.err
+	}
+	_, at, err := s.store.LastLog(ctx, s.job)
+	if err != nil {
+		return fmt.Errorf("verify log of %s: %w", s.job, err)
+	}
+	if at != s.live {
+		s.err = fmt.Errorf("verify log of %s: %w", s.job, ErrLost)
+	}
+	return s.err
+}
+
+// Close ships what is left and returns the number of the last piece. All of the
 // log is stored then, or the error says why not.
 func (s *Shipper) Close(ctx context.Context) (last uint64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.flush(ctx, true)
-	if len(s.rest) > 0 {
-		s.turn(other(s.stream))
-		s.flush(ctx, true)
-	}
-	return s.seq, s.err
-}
-
-func other(stream contracts.LogStream) contracts.LogStream {
-	if stream == contracts.LogStdout {
-		return contracts.LogStderr
-	}
-	return contracts.LogStdout
-}
-
-// flush ships the piece. Unless whole is set, a character that is not complete
-// yet stays for the next one.
-func (s *Shipper) flush(ctx context.Context, whole bool) {
-	if len(s.piece) == 0 || s.err != nil {
-		return
-	}
-	cut := len(s.piece)
-	if !whole {
-		cut -= incomplete(s.piece)
-	}
-	if cut == 0 {
-		s.first = time.Now()
-		return
-	}
-	chunk := &contracts.LogChunk{
-		Version: contracts.Version, Job: s.job, Attempt: s.attempt, Seq: s.seq + 1, Time: s.time.UTC(), Stream: s.stream,
-	}
-	chunk.SetBytes(s.piece[:cut])
-	if s.err = s.ship(ctx, chunk, int64(cut)); s.err != nil {
-		s.err = fmt.Errorf("ship log of %s: %w", s.job, s.err)
-		return
-	}
-	s.seq++
-	s.piece = append(s.piece[:0], s.piece[cut:]...)
-	s.first = time.Now()
-}
-
-func (s *Shipper) ship(ctx context.Context, chunk *contracts.LogChunk, size int64) error {
-	if s.shipped+size <= s.half {
-		s.shipped += size
-		_, err := s.store.PublishLog(ctx, contracts.LogHeadSubject(s.job), chunk)
-		return err
-	}
-	s.shipped = s.half + 1 // the head is complete, also where a smaller piece would fit
-	seq, err := s.store.PublishLog(ctx, contracts.LogTailSubject(s.job), chunk)
-	if err != nil {
-		return err
-	}
-	s.tail = append(s.tail, stored{seq, size})
-	s.kept += size
-	if s.kept <= s.half+purgeStep {
-		return nil
-	}
-	drop := 0
-	for s.kept > s.half {
-		s.kept -= s.tail[drop].size
-		drop++
-	}
-	s.tail = append(s.tail[:0], s.tail[drop:]...)
-	return s.store.DropLog(ctx, contracts.LogTailSubject(s.job), s.tail[0].seq)
-}
-
-// incomplete returns how many bytes at the end are the beginning of a UTF-8
-// sequence whose rest may yet come.
-func incomplete(b []byte) int {
-	for n := 1; n < utf8.UTFMax && n <= len(b); n++ {
-		c := b[len(b)-n]
-		if utf8.RuneStart(c) {
-			if c >= utf8.RuneSelf && !utf8.FullRune(b[len(b)-n:]) {
-				return n
-			}
-			return 0
+	defer s.turn.take()()
+	if err := s.usable(); err == nil {
+		s.giveUpAgain()
+		for s.flush(ctx, s.current, true) {
+		}
+		for s.flush(ctx, other(s.current), true) {
 		}
 	}
-	return 0
+	return s.sum.Seq, errors.Join(s.err, s.closeIndex())
+}
+
+// giveUpAgain passes over the pieces that cannot be shipped again, since the
+// engine's log has ended before them.
+func (s *Shipper) giveUpAgain() {
+	if len(s.again) == 0 {
+		return
+	}
+	s.log.Warn().Int("pieces", len(s.again)).Msg("pieces of the log are lost for good: the engine's log ends before them")
+	for _, e := range s.again {
+		s.sum.add(e)
+	}
+	s.again = nil
+}
+
+// Leave closes the shipper and ships nothing, for the next one to go on. It may
+// be called more than once, and after Close.
+func (s *Shipper) Leave() error {
+	defer s.turn.take()()
+	return s.closeIndex()
+}
+
+func (s *Shipper) closeIndex() error {
+	s.closed = true
+	if s.index == nil {
+		return nil
+	}
+	return s.index.close()
+}
+
+// flush ships a piece of a stream's buffer and reports whether it did. Unless
+// whole is set, a character that is not complete yet stays for the next one.
+func (s *Shipper) flush(ctx context.Context, stream engine.Stream, whole bool) bool {
+	b := &s.buffers[stream-engine.Stdout]
+	cut := min(len(b.data), contracts.MaxLogChunk)
+	if !whole || cut < len(b.data) {
+		cut -= incomplete(b.data[:cut])
+	}
+	if cut == 0 || s.err != nil {
+		return false
+	}
+	e := entry{Seq: s.sum.Seq + 1, Stream: int(stream), Bytes: cut, Back: s.back}
+	e.Time, e.At = b.after(s.sum.place(stream), cut)
+	if waiting := s.buffers[other(stream)-engine.Stdout].spans; len(waiting) > 0 && s.sum.place(other(stream)).Bytes == 0 {
+		e.Waiting = waiting[0].time
+	}
+	if err := s.index.add(e); err != nil {
+		s.err = fmt.Errorf("note piece %d of log of %s: %w", e.Seq, s.job, err)
+		return false
+	}
+	s.first = time.Now()
+	return s.ship(ctx, e)
+}
+
+// shipAgain ships the noted pieces whose bytes have come.
+func (s *Shipper) shipAgain(ctx context.Context) {
+	for len(s.again) > 0 {
+		e := s.again[0]
+		if len(s.buffers[engine.Stream(e.Stream)-engine.Stdout].data) < e.Bytes || !s.ship(ctx, e) {
+			return
+		}
+		s.again = s.again[1:]
+	}
+}
+
+// ship stores a piece that is noted.
+func (s *Shipper) ship(ctx context.Context, e entry) bool {
+	stream := engine.Stream(e.Stream)
+	b := &s.buffers[stream-engine.Stdout]
+	chunk := &contracts.LogChunk{
+		Version: contracts.Version, Job: s.job, Attempt: s.attempt, Seq: e.Seq, Time: e.Time, Stream: contracts.LogStream(stream.String()),
+	}
+	chunk.SetBytes(b.data[:e.Bytes])
+	subject := contracts.LogTailSubject(s.job)
+	if s.sum.isHead(e.Bytes) {
+		subject = contracts.LogHeadSubject(s.job)
+	}
+	live, err := s.store.PublishLog(ctx, subject, s.generation, s.live, chunk)
+	if err == nil {
+		s.live = live
+		b.take(e.Bytes)
+		if keep, drop := s.sum.add(e); drop {
+			err = s.store.DropLog(ctx, subject, keep)
+		}
+	}
+	if err != nil {
+		s.err = fmt.Errorf("ship log of %s: %w", s.job, err)
+		return false
+	}
+	return true
 }

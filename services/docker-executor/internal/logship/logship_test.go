@@ -6,7 +6,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,54 +20,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// store keeps log messages in memory.
-type store struct {
-	mu    sync.Mutex
-	next  uint64
-	kept  []message
-	fails error
-}
-
-type message struct {
-	seq     uint64
-	subject string
-	chunk   contracts.LogChunk
-}
-
-func (s *store) PublishLog(_ context.Context, subject string, chunk *contracts.LogChunk) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fails != nil {
-		return 0, s.fails
-	}
-	s.next++
-	s.kept = append(s.kept, message{s.next, subject, *chunk})
-	return s.next, nil
-}
-
-func (s *store) DropLog(_ context.Context, subject string, before uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.kept = slices.DeleteFunc(s.kept, func(m message) bool { return m.subject == subject && m.seq < before })
-	return nil
-}
-
-func (s *store) messages() []message {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.kept)
-}
-
-func (s *store) text(stream contracts.LogStream) string {
-	var text []byte
-	for _, m := range s.messages() {
-		if m.chunk.Stream == stream {
-			text = append(text, m.chunk.Bytes()...)
-		}
-	}
-	return string(text)
-}
-
 func write(t *testing.T, s *logship.Shipper, stream engine.Stream, text string) {
 	t.Helper()
 	if err := s.Write(t.Context(), engine.Frame{Stream: stream, Time: time.Unix(1, 0), Data: []byte(text)}); err != nil {
@@ -76,10 +27,19 @@ func write(t *testing.T, s *logship.Shipper, stream engine.Stream, text string) 
 	}
 }
 
+func open(t *testing.T, st logship.Store, attempt int, limit int64) *logship.Shipper {
+	t.Helper()
+	s, err := logship.Open(t.Context(), st, t.TempDir(), "job", attempt, limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
 func TestCharactersAreNeverSplit(t *testing.T) {
 	t.Parallel()
 	st := &store{}
-	s := logship.New(st, "job", 1, 64<<20)
+	s := open(t, st, 1, 64<<20)
 	euro := "€" // three bytes
 	want := "x" + strings.Repeat(euro, 100_000)
 	for part := range slices.Chunk([]byte(want), 16<<10) {
@@ -104,7 +64,7 @@ func TestCharactersAreNeverSplit(t *testing.T) {
 func TestStreamsThatInterleaveSplitNoCharacter(t *testing.T) {
 	t.Parallel()
 	st := &store{}
-	s := logship.New(st, "job", 1, 64<<20)
+	s := open(t, st, 1, 64<<20)
 	write(t, s, engine.Stdout, "a\xe2\x82")
 	write(t, s, engine.Stderr, "b\xf0\x9f")
 	write(t, s, engine.Stdout, "\xac")
@@ -135,7 +95,7 @@ func TestAWaitingPieceIsFlushed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		st := &store{}
-		s := logship.New(st, "job", 2, 64<<20)
+		s := open(t, st, 2, 64<<20)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
@@ -168,13 +128,13 @@ type slowStore struct {
 	release chan struct{}
 }
 
-func (s *slowStore) PublishLog(ctx context.Context, subject string, chunk *contracts.LogChunk) (uint64, error) {
+func (s *slowStore) PublishLog(ctx context.Context, subject, generation string, last uint64, chunk *contracts.LogChunk) (uint64, error) {
 	close(s.entered)
 	select {
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	case <-s.release:
-		return s.store.PublishLog(ctx, subject, chunk)
+		return s.store.PublishLog(ctx, subject, generation, last, chunk)
 	}
 }
 
@@ -182,7 +142,7 @@ func (s *slowStore) PublishLog(ctx context.Context, subject string, chunk *contr
 func TestTheEndOfFlushingCutsOffNoPiece(t *testing.T) {
 	t.Parallel()
 	st := &slowStore{entered: make(chan struct{}), release: make(chan struct{})}
-	s := logship.New(st, "job", 2, 64<<20)
+	s := open(t, st, 2, 64<<20)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -203,7 +163,7 @@ func TestTheMiddleOfALongLogIsDropped(t *testing.T) {
 	t.Parallel()
 	st := &store{}
 	const limit = 512 << 10
-	s := logship.New(st, "job", 1, limit)
+	s := open(t, st, 1, limit)
 	for i := range 100 { // 6.4 MB
 		write(t, s, engine.Stdout, strings.Repeat(string(rune('a'+i%26)), contracts.MaxLogChunk))
 	}
@@ -236,12 +196,15 @@ func TestTheMiddleOfALongLogIsDropped(t *testing.T) {
 func TestAStoreThatRefusesEndsTheLog(t *testing.T) {
 	t.Parallel()
 	st := &store{fails: errors.New("too large")}
-	s := logship.New(st, "job", 1, 1<<20)
+	s := open(t, st, 1, 1<<20)
 	write(t, s, engine.Stdout, "x")
 	if _, err := s.Close(t.Context()); !errors.Is(err, st.fails) {
 		t.Errorf("closed with %v", err)
 	}
 	if err := s.Write(t.Context(), engine.Frame{Stream: engine.Stdout, Data: []byte("y")}); !errors.Is(err, st.fails) {
 		t.Errorf("written with %v", err)
+	}
+	if err := s.Verify(t.Context()); !errors.Is(err, st.fails) {
+		t.Errorf("verified with %v", err)
 	}
 }

@@ -3,17 +3,19 @@ package pipe_test
 import (
 	"context"
 	"errors"
-	"io/fs"
+	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/pipe"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/volume"
+	"github.com/gantry-worker/gantry/services/internal/fifo"
+	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,7 +28,7 @@ func setup(t *testing.T) (volume.Volume, *pipe.Progress) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := pipe.Make(v, name); err != nil {
+	if err := fifo.Make(v, name); err != nil {
 		t.Fatal(err)
 	}
 	p, err := pipe.OpenProgress(v, name)
@@ -48,99 +50,6 @@ func write(t *testing.T, v volume.Volume, text string) {
 	}
 	if err := f.Close(); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestMakeWhateverTheUmask(t *testing.T) {
-	// Not parallel: the umask belongs to the whole process.
-	old := syscall.Umask(0o077)
-	defer syscall.Umask(old)
-	v, p := setup(t)
-	p.Ended()
-	if err := p.Run(t.Context(), func(pipe.State) {}); err != nil {
-		t.Error(err)
-	}
-	info, err := os.Lstat(filepath.Join(v.Host, name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if info.Mode() != fs.ModeNamedPipe|0o666 {
-		t.Errorf("mode %v", info.Mode())
-	}
-}
-
-func TestMakeRefuses(t *testing.T) {
-	t.Parallel()
-	v, err := volume.Make(t.TempDir(), "/mnt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := pipe.Make(v, "../x"); !errors.Is(err, volume.ErrPath) {
-		t.Errorf("outside: %v", err)
-	}
-	if err := pipe.Make(v, "no/folder/x"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("absent folder: %v", err)
-	}
-	if err := pipe.Make(v, "x"); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(v.Host, "file"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := pipe.Make(v, "file"); !errors.Is(err, fs.ErrExist) || !strings.Contains(err.Error(), "file") {
-		t.Errorf("in a file's place: %v", err)
-	}
-	if err := pipe.Remove(v, "file"); err != nil {
-		t.Errorf("remove of a plain file: %v", err)
-	}
-	if _, err := os.Lstat(filepath.Join(v.Host, "file")); err != nil {
-		t.Errorf("the plain file is gone: %v", err)
-	}
-	if _, err := pipe.OpenProgress(v, "file"); !errors.Is(err, pipe.ErrNoPipe) {
-		t.Errorf("open of a plain file: %v", err)
-	}
-	if err := os.Symlink("x", filepath.Join(v.Host, "link")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pipe.OpenProgress(v, "link"); !errors.Is(err, volume.ErrSymlink) {
-		t.Errorf("open of a link: %v", err)
-	}
-}
-
-// A pipe that was left is taken over and removed, one that is read is neither.
-func TestAPipeThatIsReadIsLeftToItsReader(t *testing.T) {
-	t.Parallel()
-	v, p := setup(t)
-	file := filepath.Join(v.Host, name)
-	if err := pipe.Make(v, name); !errors.Is(err, fs.ErrExist) {
-		t.Errorf("made while it is read: %v", err)
-	}
-	if err := pipe.Remove(v, name); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Lstat(file); err != nil {
-		t.Fatalf("the pipe was removed under its reader: %v", err)
-	}
-	p.Ended()
-	if err := p.Run(t.Context(), func(pipe.State) {}); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(file, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := pipe.Make(v, name); err != nil {
-		t.Errorf("made after it was left: %v", err)
-	}
-	if info, err := os.Lstat(file); err != nil || info.Mode() != fs.ModeNamedPipe|0o666 {
-		t.Errorf("mode %v, error %v", info.Mode(), err)
-	}
-	for range 2 { // what is not there is no error
-		if err := pipe.Remove(v, name); err != nil {
-			t.Error(err)
-		}
-	}
-	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the pipe is still there, error %v", err)
 	}
 }
 
@@ -200,5 +109,152 @@ func TestProgressNeverOpenedByTheContainer(t *testing.T) {
 	p.Ended()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What a container wrote while its executor was dead waits for the adopter, and
+// the container notices nothing.
+func TestProgressAdopted(t *testing.T) {
+	t.Parallel()
+	v, p := setup(t)
+	holder, err := fifo.Hold(v, name, contracts.PipeRead)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close() //nolint:errcheck // nothing was written
+	steps, out := container(t, v)
+	step := func() {
+		t.Helper()
+		if _, err := io.WriteString(steps, "go\n"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
+			t.Fatalf("the container died: %v", err)
+		}
+	}
+
+	first := make(chan pipe.State, 1)
+	ctx, die := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx, func(s pipe.State) { first <- s }) }()
+	step()
+	if s := <-first; *s.Current != 1 {
+		t.Errorf("first %v", *s.Current)
+	}
+	if _, err := pipe.OpenProgress(v, name); !errors.Is(err, fifo.ErrOwned) {
+		t.Errorf("opened while its owner lives: %v", err)
+	}
+	die()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("run: %v", err)
+	}
+	step() // with nobody but the holder there
+	step()
+
+	adopted, err := pipe.OpenProgress(v, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []float64
+	seen := make(chan struct{}, 10)
+	go func() {
+		done <- adopted.Run(t.Context(), func(s pipe.State) {
+			got = append(got, *s.Current)
+			seen <- struct{}{}
+		})
+	}()
+	<-seen
+	<-seen
+	step()
+	adopted.Ended()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if len(got) != 3 || got[0] != 2 || got[2] != 4 || adopted.Ignored() != 0 {
+		t.Errorf("adopter got %v, %d ignored", got, adopted.Ignored())
+	}
+}
+
+// container runs a program that opens the pipe once and writes a line for each
+// that it gets, and says so.
+func container(t *testing.T, v volume.Volume) (steps io.Writer, out io.Reader) {
+	t.Helper()
+	// It ends with its input, and not by a signal when the test is over.
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "sh", "-c",
+		`exec 3>`+name+`; n=0; while read x; do n=$((n+1)); echo "{\"current\":$n}" >&3 || exit 1; printf .; done`)
+	cmd.Dir = v.Host
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err = cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close() // it may have ended
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the container ended with %v", err)
+		}
+	})
+	return in, out
+}
+
+// On a mounted folder somebody else may go on writing when the container has
+// ended: that keeps nobody waiting.
+func TestProgressEndsWhileOthersWrite(t *testing.T) {
+	t.Parallel()
+	v, p := setup(t)
+	write(t, v, "{\"current\":1}\n")
+	f, err := os.OpenFile(filepath.Join(v.Host, name), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	noise := []byte(strings.Repeat("x", 4095) + "\n")
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if _, err := f.Write(noise); err != nil {
+				return
+			}
+		}
+	}()
+	p.Ended()
+	var last float64
+	if err := p.Run(t.Context(), func(s pipe.State) { last = *s.Current }); err != nil || last != 1 {
+		t.Errorf("last %v, error %v", last, err)
+	}
+	close(stop)
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	<-stopped
+}
+
+// Ended is heard whatever Run is doing, and nothing that came before is missed.
+func TestProgressEndedAtAnyTime(t *testing.T) {
+	t.Parallel()
+	for i := range 50 {
+		v, p := setup(t)
+		done := make(chan error, 1)
+		var last float64
+		go func() { done <- p.Run(t.Context(), func(s pipe.State) { last = *s.Current }) }()
+		for n := range i {
+			write(t, v, "{\"current\":"+strings.Repeat("1", n%5+1)+"}\n")
+		}
+		write(t, v, "{\"current\":7}")
+		p.Ended()
+		if err := <-done; err != nil || last != 7 {
+			t.Fatalf("round %d: last %v, error %v", i, last, err)
+		}
 	}
 }

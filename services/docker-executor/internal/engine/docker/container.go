@@ -66,11 +66,20 @@ func environment(vars map[string]string) []string {
 	return env
 }
 
-// Start starts a created container.
+// Start starts a created container. One that was started before is left alone,
+// also if it has ended: the engine itself would run it again.
 func (e *Engine) Start(ctx context.Context, id string) error {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	err := e.api.ContainerStart(call, id, container.StartOptions{})
+	// It answers behind a start that is under way; a list does not.
+	found, err := e.api.ContainerInspect(call, id)
+	if err != nil {
+		return e.wrapAs(ctx, "start", subject(id), err, startKind)
+	}
+	if found.State != nil && stateOf(found.State.Status) != engine.Created {
+		return nil
+	}
+	err = e.api.ContainerStart(call, id, container.StartOptions{})
 	return e.wrapAs(ctx, "start", subject(id), err, startKind)
 }
 
@@ -132,9 +141,11 @@ func stateOf(state string) engine.State {
 	switch state {
 	case "created":
 		return engine.Created
-	case "exited", "dead":
+	case "exited":
 		return engine.Exited
-	default: // running, paused, restarting, removing
+	case "removing", "dead":
+		return engine.Removing
+	default: // running, paused, restarting
 		return engine.Running
 	}
 }

@@ -36,6 +36,9 @@ type registry struct {
 	blobs    map[string][]byte // by digest
 	manifest []byte
 	closing  chan struct{}
+	// halfway is closed by a test that has seen half of a layer arrive; the rest
+	// waits for that, since an engine tells nothing of a pull that is over at once.
+	halfway chan struct{}
 
 	mu       sync.Mutex
 	requests map[string]int // manifests asked for, by repository
@@ -45,7 +48,7 @@ func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(
 
 func newRegistry(t *testing.T, private bool) *registry {
 	t.Helper()
-	r := &registry{private: private, closing: make(chan struct{}), blobs: map[string][]byte{}, requests: map[string]int{}}
+	r := &registry{private: private, closing: make(chan struct{}), halfway: make(chan struct{}), blobs: map[string][]byte{}, requests: map[string]int{}}
 	var layer, packed bytes.Buffer
 	content := make([]byte, 256<<10) // random: no two tests share a layer
 	_, _ = rand.Read(content)        // never fails
@@ -128,11 +131,15 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case kind == "blobs":
 		data := r.blobs[name]
 		w.Header().Set("Content-Length", fmt.Sprint(len(data)))
-		if repository == "stalled" && len(data) > 10<<10 {
+		if isLayer := len(data) > 10<<10; isLayer && (repository == "stalled" || repository == "watched") {
 			_, _ = w.Write(data[:len(data)/2])
+			data = data[len(data)/2:]
 			_ = http.NewResponseController(w).Flush()
-			<-r.closing // the engine holds this connection even after its pull was canceled
-			return
+			select {
+			case <-r.closing: // the engine holds this connection even after its pull was canceled
+				return
+			case <-r.halfway:
+			}
 		}
 		_, _ = w.Write(data)
 	default:
@@ -159,12 +166,17 @@ func TestPull(t *testing.T) {
 	e := newEngine(t, docker.Config{})
 	r := newRegistry(t, false)
 	images := engine.NewImages(e, 0)
-	ref := r.ref("tool")
+	ref := r.ref("watched")
 	if _, err := images.Ensure(t.Context(), ref, engine.PullNever, nil); !errors.Is(err, engine.ErrImageNotFound) || !strings.Contains(err.Error(), "never") {
 		t.Errorf("never: %v", err)
 	}
 	var last engine.PullProgress
-	img, err := images.Ensure(t.Context(), ref, engine.PullMissing, func(p engine.PullProgress) { last = p })
+	seen := sync.OnceFunc(func() { close(r.halfway) })
+	img, err := images.Ensure(t.Context(), ref, engine.PullMissing, func(p engine.PullProgress) {
+		if last = p; p.Done > 0 {
+			seen()
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,17 +187,17 @@ func TestPull(t *testing.T) {
 	if last.Total == 0 || last.Done != last.Total {
 		t.Errorf("last progress %+v", last)
 	}
-	before := r.asked("tool")
+	before := r.asked("watched")
 	for _, policy := range []engine.PullPolicy{engine.PullMissing, engine.PullNever} {
 		if again, err := images.Ensure(t.Context(), ref, policy, nil); err != nil || again.ID != img.ID {
 			t.Errorf("%s: %+v, %v", policy, again, err)
 		}
 	}
-	if r.asked("tool") != before {
+	if r.asked("watched") != before {
 		t.Error("a present image was asked for at the registry")
 	}
-	if _, err := images.Ensure(t.Context(), ref, engine.PullAlways, nil); err != nil || r.asked("tool") == before {
-		t.Errorf("always: %v, asked %d times", err, r.asked("tool"))
+	if _, err := images.Ensure(t.Context(), ref, engine.PullAlways, nil); err != nil || r.asked("watched") == before {
+		t.Errorf("always: %v, asked %d times", err, r.asked("watched"))
 	}
 }
 

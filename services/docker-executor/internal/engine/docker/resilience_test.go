@@ -67,7 +67,7 @@ func TestBrokenConnection(t *testing.T) {
 	var exit engine.Exit
 	var waitErr, logErr error
 	lines := make(chan string, 10)
-	tasks.Go(func() { exit, waitErr = e.Wait(t.Context(), id) })
+	tasks.Go(func() { exit, waitErr = e.Wait(t.Context(), id, engine.Run{}) })
 	tasks.Go(func() {
 		defer close(lines)
 		_, logErr = e.Logs(t.Context(), id, engine.Position{}, func(f engine.Frame) error {
@@ -90,6 +90,34 @@ func TestBrokenConnection(t *testing.T) {
 	}
 }
 
+// A connection that breaks says nothing about the engine, where its run is
+// known to be the same.
+func TestBrokenConnectionToTheSameRun(t *testing.T) {
+	t.Parallel()
+	newEngine(t, docker.Config{}) // skips where there is none
+	p := newProxy(t)
+	e := newEngine(t, docker.Config{Host: p.host()})
+	began, err := e.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	waiting := p.arrival("wait")
+	id := start(t, e, dir, "await:/mnt/go", "exit:5")
+	var tasks sync.WaitGroup
+	var exit engine.Exit
+	var waitErr error
+	tasks.Go(func() { exit, waitErr = e.Wait(t.Context(), id, began) })
+	<-waiting
+	p.down()
+	touch(t, dir, "go")
+	p.up()
+	tasks.Wait()
+	if waitErr != nil || exit.Code != 5 || exit.EngineLost {
+		t.Errorf("exit %+v, %v, want an ordinary one", exit, waitErr)
+	}
+}
+
 func TestEngineAway(t *testing.T) {
 	t.Parallel()
 	newEngine(t, docker.Config{}) // skips where there is none
@@ -99,7 +127,7 @@ func TestEngineAway(t *testing.T) {
 	id := start(t, e, "", "hang")
 	waited := make(chan error, 1)
 	go func() {
-		_, err := e.Wait(t.Context(), id)
+		_, err := e.Wait(t.Context(), id, engine.Run{})
 		waited <- err
 	}()
 	<-waiting
@@ -175,7 +203,7 @@ func testFollow(t *testing.T, afterFirst func(http.ResponseWriter, *http.Request
 	}
 	e := newEngine(t, docker.Config{Host: p.host(), ProbeInterval: 20 * time.Millisecond})
 	id := start(t, e, "", "out:first\\n", "err:other\\n", "lines:1000:20")
-	if _, err := e.Wait(t.Context(), id); err != nil {
+	if _, err := e.Wait(t.Context(), id, engine.Run{}); err != nil {
 		t.Fatal(err)
 	}
 	var stdout, stderr []byte

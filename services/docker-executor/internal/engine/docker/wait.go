@@ -15,10 +15,13 @@ import (
 // Wait returns how a started container ended. The wait call of the engine only
 // says when to look; what counts is what inspecting the container shows. So an
 // exit cannot be missed, whenever the connection breaks.
-func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
+func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.Exit, error) {
 	var lost time.Time // when the connection first broke
-	w := e.newWitness(ctx, id)
-	defer w.close()
+	var w *witness
+	if began.ID == "" {
+		w = e.newWitness(ctx, id)
+		defer w.close()
+	}
 	pause := eager()
 	for {
 		err := e.untilStopped(ctx, id)
@@ -36,12 +39,17 @@ func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
 		case engine.Created:
 			return engine.Exit{}, &engine.Error{Op: "wait for", Subject: subject(id), Kind: engine.ErrFailed, Detail: "it was never started"}
 		case engine.Exited:
-			exit := e.withLateOOM(ctx, id, exitOf(state, lost))
-			if lost.IsZero() {
+			exit := e.withLateOOM(ctx, id, exitOf(state))
+			switch {
+			case began.ID != "":
+				exit.EngineLost = e.endedWith(ctx, began, exit.FinishedAt)
+			case lost.IsZero():
 				exit.EngineLost = e.stopping(ctx, w)
+			default:
+				exit.EngineLost = !exit.FinishedAt.Before(lost)
 			}
 			return exit, nil
-		case engine.Running:
+		case engine.Running, engine.Removing:
 		}
 		if err == nil {
 			pause.Reset()
@@ -100,7 +108,7 @@ func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.St
 	return state, err
 }
 
-func exitOf(state *container.State, lost time.Time) engine.Exit {
+func exitOf(state *container.State) engine.Exit {
 	exit := engine.Exit{
 		Code: state.ExitCode, OOMKilled: state.OOMKilled, Error: state.Error,
 		Signal: engine.SignalOf(state.ExitCode),
@@ -108,7 +116,6 @@ func exitOf(state *container.State, lost time.Time) engine.Exit {
 	if at, err := time.Parse(time.RFC3339Nano, state.FinishedAt); err == nil {
 		exit.FinishedAt = at
 	}
-	exit.EngineLost = !lost.IsZero() && !exit.FinishedAt.Before(lost)
 	return exit
 }
 

@@ -113,7 +113,7 @@ func waitCanceled(b *bench) {
 	why := errors.New("revoked")
 	ctx, cancel := context.WithCancelCause(b.Context())
 	cancel(why)
-	if _, err := b.Engine.Wait(ctx, id); !errors.Is(err, why) {
+	if _, err := b.Engine.Wait(ctx, id, engine.Run{}); !errors.Is(err, why) {
 		b.Errorf("wait on a canceled context: %v, want its cause", err)
 	}
 }
@@ -138,10 +138,34 @@ func removeWhileRunning(b *bench) {
 	if err := b.Engine.Remove(b.Context(), id); err != nil {
 		b.Fatal(err)
 	}
-	if _, err := b.Engine.Wait(b.Context(), id); !errors.Is(err, engine.ErrNotFound) || !engine.IsInfrastructure(err) {
+	if _, err := b.Engine.Wait(b.Context(), id, engine.Run{}); !errors.Is(err, engine.ErrNotFound) || !engine.IsInfrastructure(err) {
 		b.Errorf("wait for a removed container: %v, want ErrNotFound", err)
 	}
 	for range log.frames { //nolint:revive // only its end counts
+	}
+}
+
+func startTwice(b *bench) {
+	id := b.start(b.spec("out:once\\n", "hang"))
+	log := b.follow(id, engine.Position{})
+	b.expect(log, "once\n")
+	if err := b.Engine.Start(b.Context(), id); err != nil {
+		b.Errorf("start while it runs: %v", err)
+	}
+	if err := b.Engine.Signal(b.Context(), id, "SIGKILL"); err != nil {
+		b.Fatal(err)
+	}
+	ended := b.wait(id)
+	if err := b.Engine.Start(b.Context(), id); err != nil {
+		b.Errorf("start after it ended: %v", err)
+	}
+	if again := b.wait(id); !again.FinishedAt.Equal(ended.FinishedAt) {
+		b.Errorf("it ended at %s, and again at %s", ended.FinishedAt, again.FinishedAt)
+	}
+	for range log.frames { //nolint:revive // only its end counts
+	}
+	if out, _ := b.logs(id, engine.Position{}); string(out.stdout) != "once\n" {
+		b.Errorf("it wrote %q", out.stdout)
 	}
 }
 

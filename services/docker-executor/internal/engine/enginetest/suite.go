@@ -57,6 +57,7 @@ var tests = map[string]func(*bench){
 	"remove twice":                   removeTwice,
 	"remove while running":           removeWhileRunning,
 	"use after remove":               useAfterRemove,
+	"start twice":                    startTwice,
 	"image":                          imageFound,
 	"create without image":           createWithoutImage,
 	"name conflict":                  nameConflict,
@@ -124,7 +125,7 @@ func (b *bench) start(spec engine.Spec) string {
 
 func (b *bench) wait(id string) engine.Exit {
 	b.Helper()
-	exit, err := b.Engine.Wait(b.Context(), id)
+	exit, err := b.Engine.Wait(b.Context(), id, engine.Run{})
 	if err != nil {
 		b.Fatalf("wait: %v", err)
 	}

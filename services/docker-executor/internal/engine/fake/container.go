@@ -23,6 +23,7 @@ type container struct {
 	changed chan struct{} // closed and made anew at every change of what follows
 	state   engine.State
 	removed bool
+	ended   bool // by the engine, as that stopped
 	log     []engine.Frame
 	exit    engine.Exit
 }
@@ -52,8 +53,11 @@ func (c *container) currentState() engine.State {
 
 func (c *container) subject() string { return "container " + c.id[:12] }
 
-// start begins the process.
+// start begins the process, once.
 func (c *container) start() error {
+	if c.currentState() != engine.Created {
+		return nil
+	}
 	program, missing := c.program()
 	if missing && !c.spec.Init {
 		return &engine.Error{
@@ -130,7 +134,7 @@ func (c *container) wait(ctx context.Context) (engine.Exit, error) {
 			return exit, nil
 		case engine.Created:
 			return exit, &engine.Error{Op: "wait for", Subject: c.subject(), Kind: engine.ErrFailed, Detail: "it was never started"}
-		case engine.Running:
+		case engine.Running, engine.Removing:
 		}
 		select {
 		case <-changed:

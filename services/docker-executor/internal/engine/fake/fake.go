@@ -30,6 +30,7 @@ type Engine struct {
 	containers map[string]*container   // by ID
 	faults     map[Call][]*fault
 	pulls      []string
+	run        run
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -42,6 +43,7 @@ func New() *Engine {
 		registry:   map[string]engine.Image{},
 		containers: map[string]*container{},
 		faults:     map[Call][]*fault{},
+		run:        newRun(false),
 	}
 	e.AddImage(ScriptImage, map[string]string{"gantry.test.image": "yes"})
 	return e
@@ -195,7 +197,7 @@ func (e *Engine) Logs(ctx context.Context, id string, since engine.Position, emi
 }
 
 // Wait returns how a container ended.
-func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
+func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.Exit, error) {
 	if err := e.enter(ctx, CallWait); err != nil {
 		return engine.Exit{}, err
 	}
@@ -203,7 +205,11 @@ func (e *Engine) Wait(ctx context.Context, id string) (engine.Exit, error) {
 	if err != nil {
 		return engine.Exit{}, err
 	}
-	return c.wait(ctx)
+	exit, err := c.wait(ctx)
+	if err == nil {
+		exit.EngineLost = e.endedWith(began, c, exit.FinishedAt)
+	}
+	return exit, err
 }
 
 // Signal sends a signal to a container.

@@ -61,7 +61,7 @@ func TestHang(t *testing.T) {
 	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	if exit, err := e.Wait(t.Context(), id); err != nil || exit.Code != 4 {
+	if exit, err := e.Wait(t.Context(), id, engine.Run{}); err != nil || exit.Code != 4 {
 		t.Errorf("exit %+v, %v", exit, err)
 	}
 
@@ -75,4 +75,19 @@ func TestHang(t *testing.T) {
 	if err := <-removed; !errors.Is(err, why) {
 		t.Errorf("canceled remove: %v", err)
 	}
+}
+
+func TestRestarts(t *testing.T) {
+	e := newEngine(t)
+	enginetest.RunRestarts(t, enginetest.Restartable{
+		Subject: enginetest.Subject{Engine: e, Image: fake.ScriptImage}, Restart: e.Restart,
+	})
+}
+
+func TestKeeping(t *testing.T) {
+	e := newEngine(t)
+	e.Keep()
+	enginetest.RunKeeping(t, enginetest.Restartable{
+		Subject: enginetest.Subject{Engine: e, Image: fake.ScriptImage}, Restart: e.Restart,
+	})
 }

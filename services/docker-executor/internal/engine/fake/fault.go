@@ -21,6 +21,7 @@ const (
 	CallList   Call = "list"
 	CallPing   Call = "ping"
 	CallID     Call = "id"
+	CallRun    Call = "run"
 )
 
 // fault is what the next call of a kind runs into.

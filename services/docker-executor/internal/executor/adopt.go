@@ -1,0 +1,202 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+// lookForFree is how often the folders of dead executors are looked for.
+const lookForFree = 5 * time.Second
+
+// watchFree calls adopt every now and then until ctx ends.
+func (e *Executor) watchFree(ctx context.Context, adopt func()) {
+	ticker := time.NewTicker(lookForFree)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			adopt()
+		}
+	}
+}
+
+// adoptFree begins to go on with every attempt of this node whose executor died
+// or stopped. A container that runs does so whether a slot is free or not.
+func (e *Executor) adoptFree(ctx, lifetime context.Context, begin func(serve func())) {
+	free, err := folder.Abandoned(e.WorkRoot)
+	if err != nil {
+		zerolog.Ctx(ctx).Error().Err(err).Msg("not every attempt folder is readable")
+	}
+	for _, f := range free {
+		crowded := e.slots.add()
+		begin(func() {
+			msg := &bus.Message{Subject: string(f.Job), Reply: f.Reply}
+			e.serve(ctx, lifetime, msg, func() (bool, error) { return e.adopt(ctx, lifetime, f, crowded) })
+		})
+	}
+}
+
+// adopt goes on with the attempt of a folder whose lock we took, if it still is
+// its job's, and else removes what it left. done says that its ready message is
+// to be acknowledged.
+//
+// Until the adopted entry is written the attempt is not ours: whatever fails
+// leaves it to the next look.
+func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowded bool) (done bool, err error) {
+	if f.Job == "" {
+		return false, errors.Join(errLeftToOwner, f.Remove()) // its executor died while making it
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !e.active.add(f.Job, f.Attempt, cancel) {
+		return false, errors.Join(errLeftToOwner, f.Close()) // our last attempt at it is just ending
+	}
+	defer e.active.remove(f.Job)
+	life, err := e.read(ctx, f.Job)
+	switch {
+	case err != nil:
+		return e.leave(ctx, f, err)
+	case !life.restsWith(f, e.Tools.Node):
+		return e.discard(lifetime, f, life.last)
+	case ownerOf(life.entries).executor == e.Tools.Executor:
+		return e.giveUp(lifetime, f, life)
+	}
+	container, err := e.Tools.Find(ctx, f)
+	if err != nil {
+		return e.leave(ctx, f, err)
+	}
+	begun := container.ID != "" && container.State != engine.Created
+	if crowded && !begun && (life.last.Type == contracts.EntryClaimed || life.last.Type == contracts.EntryAdopted) {
+		return e.giveBack(lifetime, f, life)
+	}
+	adopted, err := e.Tools.Bus.Append(lifetime, f.Job, life.last, &contracts.Adopted{Node: e.Tools.Node, Executor: e.Tools.Executor})
+	if err != nil {
+		return e.leave(ctx, f, err)
+	}
+	log := e.logger(ctx, adopted, life.task)
+	f.Executor = e.Tools.Executor
+	if err := f.Note(); err != nil {
+		log.Warn().Err(err).Msg("folder does not name its new owner")
+	}
+	log.Info().Str("container", container.ID).Msg("attempt adopted")
+	return e.try(ctx, lifetime, attempt.Adopt(e.Tools, life.task, adopted, life.entries, f, container, log), f, log)
+}
+
+// leave gives the lock of a folder back, for the next look.
+func (e *Executor) leave(ctx context.Context, f *folder.Folder, why error) (done bool, err error) {
+	zerolog.Ctx(ctx).Debug().Err(why).Str("job", string(f.Job)).Msg("attempt not adopted, trying again")
+	return false, errors.Join(errLeftToOwner, f.Close())
+}
+
+// life is what a job's life says; last is nil for a job that has none.
+type life struct {
+	last    *bus.Seen
+	entries []*contracts.Entry
+	task    *contracts.Task
+}
+
+func (e *Executor) read(ctx context.Context, job contracts.JobID) (l life, err error) {
+	// The last entry first: what comes after it is found out by whoever appends.
+	if l.last, err = e.Tools.Bus.Last(ctx, job); l.last == nil || err != nil {
+		return l, err
+	}
+	if l.entries, err = e.Tools.Bus.Life(ctx, job); err != nil {
+		return l, err
+	}
+	submitted, ok := l.entries[0].Data.(*contracts.Submitted)
+	if !ok {
+		return l, fmt.Errorf("life of %s begins with %s", job, l.entries[0].Type)
+	}
+	l.task = submitted.Task
+	return l, nil
+}
+
+// restsWith reports whether a job's life still rests with the attempt of a
+// folder: it is the last one, has not ended, and is owned by an executor of the
+// folder's node.
+func (l life) restsWith(f *folder.Folder, node contracts.NodeID) bool {
+	return l.last != nil && l.last.Attempt == f.Attempt && l.last.Running() && ownerOf(l.entries).node == node
+}
+
+// owner is who owns an attempt.
+type owner struct {
+	node     contracts.NodeID
+	executor contracts.ExecutorID
+}
+
+// ownerOf returns the executor of the last claimed or adopted entry.
+func ownerOf(life []*contracts.Entry) owner {
+	for _, entry := range slices.Backward(life) {
+		switch data := entry.Data.(type) {
+		case *contracts.Claimed:
+			return owner{data.Node, data.Executor}
+		case *contracts.Adopted:
+			return owner{data.Node, data.Executor}
+		}
+	}
+	return owner{}
+}
+
+// giveUp ends an attempt that this very executor could not bring to an end: to
+// adopt it would be to try the same again.
+func (e *Executor) giveUp(lifetime context.Context, f *folder.Folder, life life) (done bool, err error) {
+	if err := e.endFor(lifetime, life.last, life.task, "its executor could not write its end"); err != nil {
+		return e.leave(lifetime, f, err)
+	}
+	e.clean(lifetime, f)
+	return true, nil
+}
+
+// discard removes what an attempt left that was never won, or has ended, or was
+// taken over. In the last case its ready message is another attempt's by now;
+// where the job waits to be claimed, it is given back for that.
+func (e *Executor) discard(lifetime context.Context, f *folder.Folder, last *bus.Seen) (done bool, err error) {
+	e.clean(lifetime, f)
+	switch {
+	case last == nil:
+		return false, errLeftToOwner
+	case last.Claimable(last.Offer):
+		return false, nil
+	case last.Attempt == f.Attempt && (last.Terminal() || last.Type == contracts.EntryFailed):
+		return true, nil
+	default:
+		return false, errLeftToOwner
+	}
+}
+
+// clean removes what an attempt left; what stays is found at the next look.
+func (e *Executor) clean(lifetime context.Context, f *folder.Folder) {
+	clean, stop := context.WithTimeout(lifetime, cleanTimeout)
+	defer stop()
+	log := zerolog.Ctx(lifetime).With().Str("job", string(f.Job)).Int("attempt", f.Attempt).Logger()
+	if err := e.Tools.Clean(clean, f); err != nil {
+		log.Debug().Err(err).Msg("what an attempt left is not removed yet, trying again")
+		return
+	}
+	log.Info().Msg("removed what an attempt left")
+}
+
+// giveBack lets another executor run an attempt that has no container yet and
+// finds no free slot here.
+func (e *Executor) giveBack(lifetime context.Context, f *folder.Folder, life life) (done bool, err error) {
+	_, err = e.Tools.Bus.Append(lifetime, f.Job, life.last, &contracts.Released{Node: e.Tools.Node, Executor: e.Tools.Executor})
+	if err != nil {
+		return e.leave(lifetime, f, err)
+	}
+	zerolog.Ctx(lifetime).Info().Str("job", string(f.Job)).Int("attempt", f.Attempt).Msg("no slot is free for an attempt that has not begun, given back")
+	e.clean(lifetime, f)
+	return false, nil
+}

@@ -1,0 +1,4 @@
+package logship
+
+// OpenWithIndex is Open with an index that is summed up at another size.
+var OpenWithIndex = open

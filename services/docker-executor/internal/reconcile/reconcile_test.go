@@ -1,0 +1,152 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/reconcile"
+	"github.com/gantry-worker/gantry/services/internal/bus"
+)
+
+const grace = 2 * time.Minute
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// lives has the last entry of each job.
+type lives map[contracts.JobID]*contracts.Entry
+
+var errAway = errors.New("away")
+
+func (l lives) Last(_ context.Context, job contracts.JobID) (*bus.Seen, error) {
+	entry, ok := l[job]
+	switch {
+	case !ok:
+		return nil, nil
+	case entry == nil:
+		return nil, errAway
+	}
+	return &bus.Seen{Entry: entry}, nil
+}
+
+func entry(attempt int, data contracts.EntryData) *contracts.Entry {
+	return &contracts.Entry{Type: data.EntryType(), Attempt: attempt, Data: data}
+}
+
+// container makes one with labels of the given job and attempt; an empty
+// installation is ours.
+func container(t *testing.T, eng *fake.Engine, name, installation string, job contracts.JobID, number string) {
+	t.Helper()
+	if installation == "" {
+		installation = "ours"
+	}
+	_, err := eng.Create(t.Context(), engine.Spec{Name: name, Image: fake.ScriptImage, Labels: map[string]string{
+		attempt.LabelInstallation: installation, attempt.LabelJob: string(job), attempt.LabelAttempt: number,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func names(t *testing.T, eng *fake.Engine) map[string]bool {
+	t.Helper()
+	list, err := eng.List(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := map[string]bool{}
+	for _, c := range list {
+		left[c.Name] = true
+	}
+	return left
+}
+
+func TestOnlyOrphansAreRemoved(t *testing.T) {
+	t.Parallel()
+	eng := fake.New()
+	t.Cleanup(eng.Close)
+	known := lives{
+		"runs":     entry(2, &contracts.Started{}),
+		"ended":    entry(1, &contracts.Succeeded{}),
+		"retrying": entry(1, &contracts.Failed{WillRetry: true}),
+		"released": entry(1, &contracts.Released{}),
+		"unknown":  nil,
+	}
+	orphans := map[string]bool{"no life": true, "ended": true, "retrying": true, "released": true, "older attempt": true}
+	container(t, eng, "runs", "", "runs", "2")
+	container(t, eng, "older attempt", "", "runs", "1")
+	container(t, eng, "ended", "", "ended", "1")
+	container(t, eng, "retrying", "", "retrying", "1")
+	container(t, eng, "released", "", "released", "1")
+	container(t, eng, "no life", "", "none", "1")
+	container(t, eng, "not readable now", "", "unknown", "1")
+	container(t, eng, "of another installation", "theirs", "none", "1")
+	container(t, eng, "without an attempt", "", "none", "")
+	container(t, eng, "without a job", "", "", "1")
+	all := names(t, eng)
+
+	r := &reconcile.Reconciler{Engine: eng, Lives: known, Installation: "ours", Grace: grace}
+	now := time.Now()
+	look := func(after time.Duration, want map[string]bool) {
+		t.Helper()
+		if err := r.Look(t.Context(), now.Add(after)); !errors.Is(err, errAway) {
+			t.Errorf("after %s: %v", after, err)
+		}
+		left := names(t, eng)
+		for name := range all {
+			if left[name] != want[name] {
+				t.Errorf("after %s: %q is there: %t", after, name, left[name])
+			}
+		}
+	}
+	look(0, all)
+	look(grace-1, all)
+	kept := map[string]bool{}
+	for name := range all {
+		kept[name] = !orphans[name]
+	}
+	look(grace, kept)
+}
+
+// A container that was somebody's in between begins its grace anew.
+func TestTheGraceIsWithoutAGap(t *testing.T) {
+	t.Parallel()
+	eng := fake.New()
+	t.Cleanup(eng.Close)
+	container(t, eng, "it", "", "job", "1")
+	known := lives{}
+	r := &reconcile.Reconciler{Engine: eng, Lives: known, Installation: "ours", Grace: grace}
+	now := time.Now()
+	look := func(after time.Duration) {
+		t.Helper()
+		if err := r.Look(t.Context(), now.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look(0)
+	known["job"] = entry(1, &contracts.Claimed{})
+	look(grace)
+	delete(known, "job")
+	look(grace + time.Second)
+	look(2 * grace)
+	if !names(t, eng)["it"] {
+		t.Error("removed too early")
+	}
+	// An outage in between neither removes nor forgives.
+	known["job"] = nil
+	if err := r.Look(t.Context(), now.Add(4*grace)); !errors.Is(err, errAway) {
+		t.Errorf("got %v", err)
+	}
+	delete(known, "job")
+	look(4*grace + 1)
+	if names(t, eng)["it"] {
+		t.Error("not removed")
+	}
+}
