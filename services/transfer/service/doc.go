@@ -8,7 +8,15 @@
 //
 // Before a step begins, and now and then while it runs, the job's life is
 // read: a step of an attempt that is not the current one, or of a job that is
-// ending, is dropped. A revoke aborts the running steps of its job at once. An
-// upload that was cut short is canceled in Girder, also after a crash: its id
-// stands in steps/<step>.upload until it has ended.
+// ending, is dropped. A revoke aborts the running steps of its job at once.
+//
+// A step that has begun stands in the journal until nothing of it is left to be
+// done. What this process does not finish, being stopped or killed, the next
+// one goes on with at its start: half a file on the volume, half an upload in
+// Girder, an upload whose last answer nobody heard. The journal has one owner;
+// a second transfer in the same work folder waits for the first one's end.
+//
+// The step hold keeps our ends of an attempt's named pipes open beside the
+// executor, until the attempt's folder is gone or its life has gone on. A
+// transfer that starts holds what the journal says before it does anything else.
 package service

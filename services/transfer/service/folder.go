@@ -9,11 +9,9 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/gantry-worker/gantry/contracts"
-	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
-// folder is what transfer keeps of one step in the attempt's folder: its
-// result, and the id of an upload that has not ended.
+// folder is the place of one step's result in the attempt's folder.
 type folder struct {
 	root *os.Root // the attempt's folder
 	step string
@@ -36,7 +34,6 @@ func openFolder(workRoot string, step *contracts.Step) (*folder, error) {
 func (f *folder) close() error { return f.root.Close() }
 
 func (f *folder) resultPath() string { return filepath.Join("steps", f.step+".json") }
-func (f *folder) uploadPath() string { return filepath.Join("steps", f.step+".upload") }
 
 // result returns the result of a step that has ended, or nil.
 func (f *folder) result() (*contracts.StepResult, error) {
@@ -54,10 +51,17 @@ func (f *folder) result() (*contracts.StepResult, error) {
 	return result, nil
 }
 
-func (f *folder) setResult(result *contracts.StepResult) error {
+// setResult writes the result to stay.
+func (f *folder) setResult(result *contracts.StepResult) error { return f.put(result, true) }
+
+// setHeld writes the result of a step of which nothing outlives the machine's
+// run, and for which a task waits.
+func (f *folder) setHeld(result *contracts.StepResult) error { return f.put(result, false) }
+
+func (f *folder) put(result *contracts.StepResult, toStay bool) error {
 	data, err := json.Marshal(result)
 	if err == nil {
-		err = f.replace(f.resultPath(), data)
+		err = f.replace(f.resultPath(), data, toStay)
 	}
 	if err != nil {
 		return fmt.Errorf("write the step's result: %w", err)
@@ -65,40 +69,26 @@ func (f *folder) setResult(result *contracts.StepResult) error {
 	return nil
 }
 
-// upload returns the upload that an earlier process left unfinished, or "".
-func (f *folder) upload() (girder.UploadID, error) {
-	data, err := f.root.ReadFile(f.uploadPath())
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil
-	}
-	return girder.UploadID(data), err
-}
-
-// setUpload is a [stage.Journal].
-func (f *folder) setUpload(id girder.UploadID) error {
-	if id != "" {
-		return f.replace(f.uploadPath(), []byte(id))
-	}
-	if err := f.root.Remove(f.uploadPath()); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
-}
-
-// replace puts a file in its place: all of it or nothing, and to stay.
-func (f *folder) replace(path string, data []byte) error {
-	temporary := path + "." + contracts.NewToken()
-	file, err := f.root.OpenFile(temporary, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+// replace puts a file in its place: all of it or nothing.
+func (f *folder) replace(path string, data []byte, toStay bool) error {
+	temporary := path + ".new" // one process at a time writes it, over what another left
+	file, err := f.root.OpenFile(temporary, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(data)
-	err = errors.Join(err, file.Sync(), file.Close())
+	if toStay {
+		err = errors.Join(err, file.Sync())
+	}
+	err = errors.Join(err, file.Close())
 	if err == nil {
 		err = f.root.Rename(temporary, path)
 	}
 	if err != nil {
 		return errors.Join(err, f.root.Remove(temporary))
+	}
+	if !toStay {
+		return nil
 	}
 	parent, err := f.root.Open("steps")
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
 )
 
 // errAborted is the cause of every step that ends because nobody wants its result any more.
@@ -25,7 +26,12 @@ func revokedBy(r *contracts.Revoke) error {
 // running knows the steps that run, so that a revoke finds them.
 type running struct {
 	mu    sync.Mutex
-	steps map[stepKey]context.CancelCauseFunc
+	steps map[stepKey]runningStep
+}
+
+type runningStep struct {
+	cancel context.CancelCauseFunc
+	left   chan struct{}
 }
 
 type stepKey struct {
@@ -36,39 +42,72 @@ type stepKey struct {
 
 func keyOf(step *contracts.Step) stepKey { return stepKey{step.Job, step.Attempt, step.Step} }
 
-func newRunning() *running { return &running{steps: map[stepKey]context.CancelCauseFunc{}} }
+func newRunning() *running { return &running{steps: map[stepKey]runningStep{}} }
 
-// enter registers a step. It reports false for one that runs already. leave
-// ends the step's context and its registration, and must be called.
+// enter registers a step. It reports false for one that runs already. Where ctx
+// ends, with the service, the step's context is suspended. leave ends that and
+// its registration, and must be called.
 func (r *running) enter(ctx context.Context, key stepKey) (inside context.Context, leave func(), ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.steps[key] != nil {
+	if _, runs := r.steps[key]; runs {
 		return nil, nil, false
 	}
-	inside, cancel := context.WithCancelCause(ctx)
-	r.steps[key] = cancel
+	inside, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() { cancel(stage.ErrSuspended) })
+	left := make(chan struct{})
+	r.steps[key] = runningStep{cancel, left}
 	return inside, func() {
+		unhook()
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		delete(r.steps, key)
+		close(left)
 		cancel(errNotCurrent)
 	}, true
+}
+
+// has reports whether a step runs.
+func (r *running) has(key stepKey) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, runs := r.steps[key]
+	return runs
 }
 
 // abort ends the contexts of a job's steps.
 func (r *running) abort(job contracts.JobID, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for key, cancel := range r.steps {
+	for key, step := range r.steps {
 		if key.job == job {
-			cancel(why)
+			step.cancel(why)
 		}
 	}
 }
 
-func (r *running) count() int {
+// endOlder ends the steps of a job's older attempts and waits until they have:
+// two attempts that put the same file into Girder at once would make two of it.
+func (r *running) endOlder(ctx context.Context, than *contracts.Step) error {
+	for _, left := range r.older(than) {
+		select {
+		case <-left:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (r *running) older(than *contracts.Step) []chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.steps)
+	var found []chan struct{}
+	for key, step := range r.steps {
+		if key.job == than.Job && key.attempt < than.Attempt {
+			step.cancel(errNotCurrent)
+			found = append(found, step.left)
+		}
+	}
+	return found
 }

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -15,33 +16,50 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/internal/node"
 	"github.com/gantry-worker/gantry/services/internal/telemetry"
+	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
 )
 
-const serviceName = "transfer"
+const (
+	serviceName = "transfer"
+	// inHand is how many steps may be known at a time, those that wait for
+	// others included.
+	inHand = 1000
+)
 
-// lifeCheck is how often a running step makes sure that its attempt is still the current one.
-const lifeCheck = 30 * time.Second
+// rhythm is how often the service looks at what nobody tells it.
+type rhythm struct {
+	life  time.Duration // is an attempt still the current one?
+	holds time.Duration // are the folders of held pipes there?
+	sweep time.Duration // which steps on disk does nobody work on?
+	// fresh is for how long an attempt that was the current one is taken for it
+	// before something that cannot be taken back.
+	fresh time.Duration
+}
+
+var usualRhythm = rhythm{life: 10 * time.Second, holds: 2 * time.Second, sweep: 5 * time.Second, fresh: time.Second}
 
 // transfer is the service while it runs.
 type transfer struct {
-	cfg       Config
-	bus       *bus.Bus
-	node      contracts.NodeID
-	http      *http.Client
-	running   *running
-	unstored  *unstored
-	notes     *notes
-	lifeCheck time.Duration
-	started   time.Time
+	cfg      Config
+	rhythm   rhythm
+	bus      *bus.Bus
+	node     contracts.NodeID
+	http     *http.Client
+	journal  *journal.Journal
+	running  *running
+	slots    chan struct{} // one for each step at work
+	holds    *holds
+	unstored *unstored
+	notes    *notes
+	health   *telemetry.Health
+	started  time.Time
 }
 
 // Run serves the steps of this node until the context ends, and returns when
 // every step has stopped.
-func Run(ctx context.Context, cfg Config) error {
-	return run(ctx, cfg, lifeCheck)
-}
+func Run(ctx context.Context, cfg Config) error { return run(ctx, cfg, usualRhythm) }
 
-func run(ctx context.Context, cfg Config, lifeCheck time.Duration) error {
+func run(ctx context.Context, cfg Config, rhythm rhythm) error {
 	id, err := node.Open(cfg.WorkRoot)
 	if err != nil {
 		return err
@@ -53,19 +71,45 @@ func run(ctx context.Context, cfg Config, lifeCheck time.Duration) error {
 	defer shared.CloseIdleConnections()
 	log := zerolog.Ctx(ctx).With().Str("node", string(id)).Logger()
 	ctx = log.WithContext(ctx)
-	b, err := bus.Open(ctx, cfg.NATS, serviceName, string(id))
-	if err != nil {
-		return err
-	}
-	defer b.Close()
 	t := &transfer{
-		cfg: cfg, bus: b, node: id, http: shared, running: newRunning(), unstored: newUnstored(), notes: newNotes(b),
-		lifeCheck: lifeCheck, started: time.Now().UTC(),
+		cfg: cfg, rhythm: rhythm, node: id, http: shared, running: newRunning(), slots: make(chan struct{}, cfg.Concurrency),
+		unstored: newUnstored(), health: telemetry.NewHealth(), started: time.Now().UTC(),
 	}
-	if err := t.serve(ctx); !bus.IsStopped(ctx, err) {
+	t.health.Register("nats", func(context.Context) error { return errors.New("not connected yet") })
+	t.health.Register("journal", func(context.Context) error { return errors.New("another transfer works in the work folder") })
+	group, inside := errgroup.WithContext(ctx)
+	group.Go(func() error { return t.health.Serve(inside, cfg.HealthAddress) })
+	group.Go(func() error { return t.begin(inside) })
+	if err := group.Wait(); !bus.IsStopped(ctx, err) {
 		return fmt.Errorf("transfer of %s: %w", id, err)
 	}
 	return nil
+}
+
+// begin takes the journal, holds again what is to be held, and serves as soon
+// as NATS is there.
+func (t *transfer) begin(ctx context.Context) (err error) {
+	t.journal, err = journal.Open(ctx, t.cfg.WorkRoot, func() {
+		zerolog.Ctx(ctx).Warn().Str("work_root", t.cfg.WorkRoot).Msg("another transfer works in the work folder, waiting for its end")
+	})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.journal.Close()) }()
+	t.health.Register("journal", func(context.Context) error { return nil })
+
+	t.holds = newHolds(t.cfg.WorkRoot, t.journal)
+	defer t.holds.close()
+	if err := t.holds.again(ctx); err != nil {
+		return err
+	}
+	if t.bus, err = bus.Open(ctx, t.cfg.NATS, serviceName, string(t.node)); err != nil {
+		return err
+	}
+	defer t.bus.Close()
+	t.notes = newNotes(t.bus)
+	t.health.Register("nats", t.bus.Ready)
+	return t.serve(ctx)
 }
 
 // serve runs the parts of the service; the first that ends stops the others.
@@ -77,9 +121,6 @@ func (t *transfer) serve(ctx context.Context) error {
 	if err := t.bus.DeclareConsumer(ctx, consumer); err != nil {
 		return err
 	}
-	health := telemetry.NewHealth()
-	health.Register("nats", func(context.Context) error { return t.bus.Connected() })
-
 	group, ctx := errgroup.WithContext(ctx)
 	listening := make(chan struct{})
 	group.Go(func() error {
@@ -96,19 +137,20 @@ func (t *transfer) serve(ctx context.Context) error {
 		if t.cfg.OnReady != nil {
 			t.cfg.OnReady()
 		}
-		return t.bus.Work(ctx, consumer, t.cfg.Concurrency, func(ctx context.Context, msg *bus.Message) error {
+		group.Go(func() error { return t.sweep(ctx) })
+		return t.bus.WorkAll(ctx, consumer, inHand, func(ctx context.Context, msg *bus.Message) error {
 			return t.handle(ctx, msg.Subject, msg.Data)
 		})
 	})
+	group.Go(func() error { return t.watchHolds(ctx) })
 	group.Go(func() error { return t.bus.Announce(ctx, t.describe) })
-	group.Go(func() error { return health.Serve(ctx, t.cfg.HealthAddress) })
 	return group.Wait()
 }
 
 func (t *transfer) describe() contracts.Instance {
 	return contracts.Instance{
 		Service: serviceName, ID: string(t.node), Node: t.node, Version: config.Version(), Started: t.started,
-		Slots: t.cfg.Concurrency, Running: t.running.count(),
+		Slots: t.cfg.Concurrency, Running: len(t.slots),
 	}
 }
 

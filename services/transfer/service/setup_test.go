@@ -2,15 +2,16 @@ package service
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -18,10 +19,24 @@ import (
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/node"
+	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(childConfig); config != "" {
+		os.Exit(beChild(config))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// slow is the rhythm of tests in which nothing has to be looked for, quick that
+// of the others.
+var (
+	slow  = rhythm{life: time.Hour, holds: time.Hour, sweep: time.Hour, fresh: time.Hour}
+	quick = rhythm{life: 20 * time.Millisecond, holds: 5 * time.Millisecond, sweep: 20 * time.Millisecond}
+)
 
 const (
 	job       = contracts.JobID("job-1")
@@ -127,11 +142,11 @@ func (b *bench) config() Config {
 }
 
 // start runs the service until the returned function is called, or the test ends.
-func (b *bench) start(cfg Config, check time.Duration) (stop func()) {
+func (b *bench) start(cfg Config, rhythm rhythm) (stop func()) {
 	b.t.Helper()
 	ctx, cancel := context.WithCancel(zerolog.New(zerolog.NewTestWriter(b.t)).WithContext(context.Background()))
 	ended := make(chan error, 1)
-	go func() { ended <- run(ctx, cfg, check) }()
+	go func() { ended <- run(ctx, cfg, rhythm) }()
 	stopped := false
 	stop = func() {
 		if stopped {
@@ -147,7 +162,7 @@ func (b *bench) start(cfg Config, check time.Duration) (stop func()) {
 	return stop
 }
 
-func (b *bench) serve() (stop func()) { return b.start(b.config(), time.Hour) }
+func (b *bench) serve() (stop func()) { return b.start(b.config(), quick) }
 
 func (b *bench) file(name, content string) string {
 	b.t.Helper()
@@ -228,30 +243,60 @@ func (b *bench) do(step *contracts.Step) *contracts.StepResult {
 	return b.result(step)
 }
 
-// drained waits until no step is left on the stream.
+// drained waits until no step is left on the stream and in the journal.
 func (b *bench) drained() {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), timeout)
-	defer cancel()
-	stream, err := b.bus.JetStream().Stream(ctx, contracts.StreamTransfers)
+	b.until("steps are left", b.isDrained)
+}
+
+func (b *bench) isDrained() bool {
+	b.t.Helper()
+	stream, err := b.bus.JetStream().Stream(b.t.Context(), contracts.StreamTransfers)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ticker := time.NewTicker(10 * time.Millisecond)
+	return stream.CachedInfo().State.Msgs == 0 && len(b.begun()) == 0
+}
+
+// until waits for what nobody tells: it looks again and again.
+func (b *bench) until(otherwise string, done func() bool) {
+	b.t.Helper()
+	ctx, cancel := context.WithTimeout(b.t.Context(), timeout)
+	defer cancel()
+	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	for {
-		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
-		if err != nil {
-			b.t.Fatal(err)
-		}
-		if info.State.Msgs == 0 {
-			return
-		}
+	for !done() {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
-			b.t.Fatalf("%d steps are left", info.State.Msgs)
+			b.t.Fatal(otherwise)
 		}
+	}
+}
+
+// begun lists the journal, but for steps that hold pipes.
+func (b *bench) begun() []string {
+	b.t.Helper()
+	entries, err := filepath.Glob(filepath.Join(b.root, "transfer", "steps", "*"))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return slices.DeleteFunc(entries, func(path string) bool { return strings.HasSuffix(path, ".hold") })
+}
+
+// note writes to the journal as a process did that has died.
+func (b *bench) note(step *contracts.Step, note stage.Note) {
+	b.t.Helper()
+	j, err := journal.Open(b.t.Context(), b.root, nil)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	entry, err := j.Begin(step)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := errors.Join(entry.Remember(note), entry.Close(), j.Close()); err != nil {
+		b.t.Fatal(err)
 	}
 }
 
@@ -283,4 +328,15 @@ func (b *bench) uploaded(name string) string {
 		return string(data)
 	}
 	return ""
+}
+
+// asked counts the requests to Girder.
+func (b *bench) asked(method, suffix string) int {
+	n := 0
+	for _, r := range b.sim.Requests() {
+		if r.Method == method && strings.HasSuffix(r.Path, suffix) {
+			n++
+		}
+	}
+	return n
 }

@@ -28,6 +28,22 @@ func (c *content) chunk(offset, length int64, moved func(int64)) io.Reader {
 // checksum is that of the file, once all of it was read, and else empty.
 func (c *content) checksum() string { return hex.EncodeToString(c.sum.Sum(nil)) }
 
+// hashTo hashes what comes before an offset without anybody reading it.
+func (c *content) hashTo(offset int64) error {
+	if c.hashed >= offset {
+		return nil
+	}
+	n, err := io.Copy(c.sum, io.NewSectionReader(c.file, c.hashed, offset-c.hashed))
+	c.hashed += n
+	if err == nil && c.hashed < offset {
+		err = ErrChanged
+	}
+	if err != nil {
+		c.err = err
+	}
+	return err
+}
+
 type chunk struct {
 	content *content
 	at, end int64

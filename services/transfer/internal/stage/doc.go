@@ -7,6 +7,11 @@
 // broken upload behind what Girder says that it has. Neither holds more than a
 // buffer in memory.
 //
+// What a process must know to go on with the work of one that died is its
+// [Memory], which grows by a [Note] before each thing that a crash would leave
+// half done. A download goes on with its temporary file, an upload behind what
+// Girder has of it; one whose last answer was lost is found in the item.
+//
 // No name from Girder and no symbolic link on the volume leads outside it. A
 // staged file appears under its name only when all of it is there; an upload
 // that ends early is canceled in Girder.

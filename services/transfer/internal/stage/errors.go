@@ -26,6 +26,8 @@ var (
 	ErrIncomplete = errors.New("the bytes that Girder sends are not the whole file")
 	// ErrChecksum means that the bytes are not those that Girder has the checksum of.
 	ErrChecksum = errors.New("the bytes that Girder sends do not match its checksum")
+	// ErrOtherBytes means that Girder has other bytes of an upload than were sent, again and again.
+	ErrOtherBytes = errors.New("girder has other bytes than were sent")
 	// ErrUnservable means that Girder fails to send a file because of its name.
 	ErrUnservable = errors.New("girder cannot send a file whose name has one of these characters, rename it: " + unservable)
 	// ErrChanged means that a file changed while it was uploaded.

@@ -42,6 +42,7 @@ type fakeGirder struct {
 	item    []*fakeFile
 	uploads map[girder.UploadID]*fakeUpload
 	made    int
+	spoil   int // uploads that end up with other bytes
 	hook    func(request string) error
 	asked   []string
 }
@@ -197,6 +198,13 @@ func (f *fakeGirder) finish(u *fakeUpload) *girder.File {
 		f.item = append(f.item, u.into)
 	}
 	u.into.data = bytes.Clone(u.data.Bytes())
+	if f.spoil > 0 {
+		f.spoil--
+		u.into.data[0]++
+		u.into.doc.SHA512 = "another"
+	} else {
+		u.into.doc.SHA512 = ""
+	}
 	u.into.doc.Size, u.into.doc.Created = &u.size, fmt.Sprint("time ", f.made)
 	doc := u.into.doc
 	return &doc

@@ -39,6 +39,8 @@ type In struct {
 	Filename string // path on the volume; empty: <file id>/<name in Girder>
 	Retry    girder.Retry
 	Progress Progress // may be nil
+	Memory   Memory   // of an earlier Run, which is continued
+	Remember Remember // may be nil
 	Log      zerolog.Logger
 }
 
@@ -48,7 +50,8 @@ type Staged struct {
 	Bytes int64
 }
 
-// Run returns when the file is complete under its name, or with nothing left on the volume but folders.
+// Run returns when the file is complete under its name, or with nothing left on
+// the volume but folders, unless it was suspended.
 func (in In) Run(ctx context.Context) (Staged, error) {
 	if in.Filename != "" {
 		if err := checkPath(in.Filename); err != nil {
@@ -94,22 +97,59 @@ func (in In) stage(ctx context.Context, root *os.Root, doc girder.File) (Staged,
 	if err := makeFolders(root, folder); err != nil {
 		return Staged{}, err
 	}
-	temporary := filepath.Join(folder, ".gantry-"+contracts.NewToken())
-	size, err := in.fetch(ctx, root, temporary, doc)
+	partial, found, err := in.resume(root, path, doc)
+	if err != nil || found.Path != "" {
+		return found, err
+	}
+	size, err := in.fetch(ctx, root, partial, doc)
 	if err == nil {
-		err = onPlace(path, place(root, temporary, path))
+		err = onPlace(path, place(root, partial.Temporary, path))
+	}
+	if err != nil && errors.Is(context.Cause(ctx), ErrSuspended) {
+		return Staged{}, context.Cause(ctx)
 	}
 	if err != nil {
-		return Staged{}, errors.Join(err, remove(root, temporary))
+		return Staged{}, errors.Join(err, remove(root, partial.Temporary))
 	}
 	return Staged{Path: path, Bytes: size}, nil
 }
 
-// fetch downloads into a new file of the given name and makes it durable.
-func (in In) fetch(ctx context.Context, root *os.Root, name string, doc girder.File) (int64, error) {
-	file, err := root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+// resume finds out what an earlier run left: the file in its place, or a part
+// of it that the download goes on with, or nothing of use.
+func (in In) resume(root *os.Root, path string, doc girder.File) (part *Partial, found Staged, err error) {
+	old := in.Memory.Partial
+	if old != nil && old.Path == path && old.Created == doc.Created && old.Updated == doc.Updated && old.SHA512 == doc.SHA512 {
+		_, err := root.Lstat(old.Temporary)
+		if err == nil && (doc.SHA512 != "" || old.Boot != "" && old.Boot == boot()) {
+			return old, Staged{}, nil
+		}
+		if errors.Is(err, os.ErrNotExist) && old.Whole != nil && isThere(root, path, *old.Whole) {
+			return nil, Staged{Path: path, Bytes: old.Whole.Size}, nil
+		}
+	}
+	if old != nil {
+		if err := remove(root, old.Temporary); err != nil {
+			return nil, Staged{}, onVolume(old.Temporary, err)
+		}
+	}
+	part = &Partial{
+		Path: path, Temporary: filepath.Join(filepath.Dir(path), ".gantry-"+contracts.NewToken()),
+		Created: doc.Created, Updated: doc.Updated, SHA512: doc.SHA512, Boot: boot(),
+	}
+	return part, Staged{}, in.Remember.note(Note{Partial: part})
+}
+
+// isThere reports whether a file is in a state that was noted.
+func isThere(root *os.Root, path string, noted Local) bool {
+	info, err := root.Lstat(path)
+	return err == nil && info.Mode().IsRegular() && localOf(info) == noted
+}
+
+// fetch downloads what is missing of the temporary file and makes it durable.
+func (in In) fetch(ctx context.Context, root *os.Root, partial *Partial, doc girder.File) (int64, error) {
+	file, err := root.OpenFile(partial.Temporary, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
 	if err != nil {
-		return 0, onPlace(filepath.Dir(name), err)
+		return 0, onPlace(filepath.Dir(partial.Path), err)
 	}
 	d := &download{in: in, doc: doc, file: file, total: -1}
 	if doc.Size != nil {
@@ -118,12 +158,18 @@ func (in In) fetch(ctx context.Context, root *os.Root, name string, doc girder.F
 	if doc.SHA512 != "" {
 		d.sum = sha512.New()
 	}
-	err = in.Retry.Do(ctx, in.waiting, func() (bool, error) { return d.more(ctx) })
+	err = d.recover()
+	if err == nil {
+		err = in.Retry.Do(ctx, in.waiting, func() (bool, error) { return d.more(ctx) })
+	}
 	if err == nil {
 		err = d.check()
 	}
 	if err == nil {
 		err = onVolume(doc.Name, errors.Join(file.Chmod(0o644), file.Sync())) // whatever the umask says
+	}
+	if err == nil {
+		d.whole(*partial)
 	}
 	return d.have, errors.Join(err, onVolume(doc.Name, file.Close()))
 }
@@ -137,6 +183,40 @@ type download struct {
 	have  int64
 	total int64 // -1: not known
 	fails int   // server errors for a file whose name may be why
+}
+
+// recover takes in what an earlier run got; more than there can be is no part of the file.
+func (d *download) recover() error {
+	info, err := d.file.Stat()
+	if err != nil {
+		return onVolume(d.doc.Name, err)
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s: %w", d.doc.Name, ErrInTheWay)
+	}
+	if d.total >= 0 && info.Size() > d.total {
+		return onVolume(d.doc.Name, d.file.Truncate(0))
+	}
+	if d.sum != nil {
+		d.have, err = io.Copy(d.sum, d.file)
+	} else {
+		d.have, err = d.file.Seek(0, io.SeekEnd)
+	}
+	return onVolume(d.doc.Name, err)
+}
+
+// whole notes how the complete file is to be known again under its name. It
+// only spares a later process the download.
+func (d *download) whole(partial Partial) {
+	info, err := d.file.Stat()
+	if err == nil {
+		local := localOf(info)
+		partial.Whole = &local
+		err = d.in.Remember.note(Note{Partial: &partial})
+	}
+	if err != nil {
+		d.in.Log.Warn().Err(err).Msg("not noted that a download is complete")
+	}
 }
 
 // more gets the bytes behind those that we have, up to the end or an error,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"path/filepath"
@@ -16,7 +17,6 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/girder"
-	"io"
 )
 
 // Sink is an item that takes files. What [girder.Client] says of the calls of
@@ -30,10 +30,6 @@ type Sink interface {
 	UploadOffset(ctx context.Context, id girder.UploadID) (int64, error)
 	CancelUpload(ctx context.Context, id girder.UploadID) error
 }
-
-// Journal remembers an unfinished upload, so that a process that starts after
-// a crash can cancel it. An empty id forgets. It is called by one goroutine.
-type Journal func(id girder.UploadID) error
 
 // DefaultChunk is how much of a file one request takes. Girder wants at least
 // 5 MiB and takes at most 100 MiB.
@@ -51,13 +47,17 @@ type Out struct {
 	Chunk     int64  // 0: DefaultChunk
 	Retry     girder.Retry
 	Progress  Progress // may be nil
-	Journal   Journal  // may be nil
-	Log       zerolog.Logger
+	Memory    Memory   // of an earlier Run, which is continued
+	Remember  Remember // may be nil
+	// Allowed is asked before the request that makes a file appear in Girder;
+	// its error ends the Run. May be nil.
+	Allowed func(ctx context.Context) error
+	Log     zerolog.Logger
 }
 
 // Run returns when all of it is in Girder. After an error no upload of it is
-// left unfinished there, unless Girder could not be reached; files that were
-// complete before stay and are returned.
+// left unfinished there, unless Girder could not be reached or it was
+// suspended; files that were complete before stay and are returned.
 func (o Out) Run(ctx context.Context) ([]contracts.GirderSent, error) {
 	sent, err := o.run(ctx)
 	if err != nil {
@@ -160,44 +160,77 @@ func isLink(root *os.Root, path string) bool {
 
 // open opens a regular file and nothing else. Without blocking, since what was
 // a file may be a pipe by now.
-func open(root *os.Root, path string) (*os.File, int64, error) {
+func open(root *os.Root, path string) (*os.File, Local, error) {
 	file, err := root.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, 0, onVolume(path, err)
+		return nil, Local{}, onVolume(path, err)
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = ErrNotRegular
 	}
 	if err != nil {
-		return nil, 0, errors.Join(onVolume(path, err), file.Close())
+		return nil, Local{}, errors.Join(onVolume(path, err), file.Close())
 	}
-	return file, info.Size(), nil
+	return file, localOf(info), nil
 }
 
 func (o Out) file(ctx context.Context, root *os.Root, path string, before, total int64) (contracts.GirderSent, error) {
-	file, size, err := open(root, path)
+	file, local, err := open(root, path)
 	if err != nil {
 		return contracts.GirderSent{}, err
 	}
 	defer file.Close()
+	if sent, ok := o.Memory.Sent[path]; ok && sent.Local == local {
+		return sent.File, nil
+	}
 	name := filepath.Base(path)
 	if path == "." {
 		name = filepath.Base(o.Volume)
 	}
-	u := newUpload(o, strings.ToValidUTF8(name, "\uFFFD"), file, size)
+	u := newUpload(o, path, strings.ToValidUTF8(name, "\uFFFD"), file, local)
 	u.moved = func(bytes int64) {
 		if o.Progress != nil {
 			o.Progress(name, before+bytes, total)
 		}
 	}
+	if err := o.resume(ctx, u); err != nil {
+		return contracts.GirderSent{}, fmt.Errorf("%s: %w", name, err)
+	}
 	doc, err := u.run(ctx)
 	if err != nil {
 		return contracts.GirderSent{}, fmt.Errorf("%s: %w", name, err)
 	}
-	return contracts.GirderSent{
-		Name: doc.Name, FileID: string(doc.ID), ItemID: string(doc.ItemID), Size: size, SHA512: u.content.checksum(),
-	}, nil
+	sent := contracts.GirderSent{
+		Name: doc.Name, FileID: string(doc.ID), ItemID: string(doc.ItemID), Size: local.Size, SHA512: u.content.checksum(),
+	}
+	if err := o.Remember.note(Note{Sent: &Sent{Path: path, Local: local, File: sent}}); err != nil {
+		o.Log.Warn().Err(err).Msg("not noted that an upload is complete")
+	}
+	return sent, nil
+}
+
+// resume makes an upload continue the one that an earlier process began, or
+// cancels that one, if it is of another state of the file.
+func (o Out) resume(ctx context.Context, u *upload) error {
+	pending := o.Memory.Pending
+	if pending == nil || pending.Path != u.path {
+		return nil
+	}
+	u.resume(pending)
+	if pending.Local == u.local {
+		return nil
+	}
+	err := u.cancel(ctx)
+	*u = upload{out: u.out, path: u.path, name: u.name, size: u.size, local: u.local, content: u.content, moved: u.moved}
+	return err
+}
+
+func (o Out) allowed(ctx context.Context) error {
+	if o.Allowed == nil {
+		return nil
+	}
+	return o.Allowed(ctx)
 }
 
 func (o Out) waiting(err error, wait time.Duration) {

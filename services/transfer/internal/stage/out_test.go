@@ -152,9 +152,9 @@ func loseAndCheck(t *testing.T, content string, replace bool, lost string, times
 		one, other := fail(1, "chunk 4", errCut), fail(times, lost, errCut)
 		f.hook = func(request string) error { return errors.Join(one(request), other(request)) }
 	}
-	var journal girder.UploadID
+	var memory Memory
 	o := outOf(f, volume, "r")
-	o.Journal = func(id girder.UploadID) error { journal = id; return nil }
+	o.Remember = func(n Note) error { memory.Add(n); return nil }
 	sent, err := o.Run(t.Context())
 	if err != nil || len(sent) != 1 || sent[0].FileID != string(f.item[0].doc.ID) {
 		t.Fatal(sent, err)
@@ -171,8 +171,8 @@ func loseAndCheck(t *testing.T, content string, replace bool, lost string, times
 			t.Errorf("a complete file was uploaded again: %d uploads", sent)
 		}
 	}
-	if journal != "" {
-		t.Errorf("the journal still has %s", journal)
+	if memory.Pending != nil || memory.Sent["r"].File != sent[0] {
+		t.Errorf("remembered: %+v", memory)
 	}
 }
 
@@ -201,10 +201,16 @@ func TestStageOutEndsWithNothingUnfinished(t *testing.T) {
 			}
 			return test.err
 		}
-		var journal []girder.UploadID
+		var noted []girder.UploadID
 		o := outOf(f, volume, "r")
 		o.Retry = impatient
-		o.Journal = func(id girder.UploadID) error { journal = append(journal, id); return nil }
+		o.Remember = func(n Note) error {
+			if n.Pending != nil {
+				noted = append(noted, n.Pending.ID)
+			}
+			noted = append(noted, n.Canceled)
+			return nil
+		}
 		_, err := o.Run(ctx)
 		if !errors.Is(err, test.err) || IsFailure(err) != test.failure {
 			t.Errorf("%s: %v", name, err)
@@ -212,8 +218,8 @@ func TestStageOutEndsWithNothingUnfinished(t *testing.T) {
 		if len(f.uploads) != 0 || len(f.item) != 0 || f.count("cancel") != 1 {
 			t.Errorf("%s leaves %v and %v", name, f.uploads, f.item)
 		}
-		if !slices.Equal(journal, []girder.UploadID{"u1", ""}) {
-			t.Errorf("%s: journal %q", name, journal)
+		if !slices.Equal(noted, []girder.UploadID{"u1", "", "u1"}) {
+			t.Errorf("%s: noted %q", name, noted)
 		}
 		cancel(nil)
 	}

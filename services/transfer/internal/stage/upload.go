@@ -5,21 +5,31 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
-// cleanupTime is how long canceling an upload in Girder may take.
-const cleanupTime = 10 * time.Second
+// cleanupTime is how long canceling an upload in Girder may take, answerTime
+// how long the answer to its beginning is waited for after the context's end.
+const (
+	cleanupTime = 10 * time.Second
+	answerTime  = 3 * time.Second
+)
+
+// wrongBytes is how often bytes that Girder has and nobody sent are replaced.
+const wrongBytes = 3
 
 // upload is the way of one file into an item. Requests that change something
 // in Girder have an unknown finish when no answer comes; before anything is
 // sent again, Girder is asked what it has.
 type upload struct {
 	out     Out
+	path    string
 	name    string
 	size    int64
+	local   Local
 	content *content
 	moved   func(bytes int64)
 
@@ -30,10 +40,20 @@ type upload struct {
 	seen    bool            // the item was listed at the start
 	old     *girder.File    // the file of this name that was in the item then
 	current *girder.File    // the file of this name in the last listing
+	wrong   int             // how often Girder had other bytes in the end
 }
 
-func newUpload(o Out, name string, file *os.File, size int64) *upload {
-	return &upload{out: o, name: name, size: size, content: newContent(file)}
+func newUpload(o Out, path, name string, file *os.File, local Local) *upload {
+	return &upload{out: o, path: path, name: name, size: local.Size, local: local, content: newContent(file)}
+}
+
+// resume goes on with an upload of an earlier process, of which it is not
+// known how far it came.
+func (u *upload) resume(p *Pending) {
+	u.id, u.asking, u.seen = p.ID, true, true
+	if p.OldID != "" {
+		u.old = &girder.File{ID: p.OldID, Created: p.OldCreated}
+	}
 }
 
 func (u *upload) run(ctx context.Context) (girder.File, error) {
@@ -46,7 +66,7 @@ func (u *upload) run(ctx context.Context) (girder.File, error) {
 	if err != nil {
 		return girder.File{}, errors.Join(err, u.cancel(ctx))
 	}
-	return *done, u.remember("")
+	return *done, nil
 }
 
 // blame puts an error of the disk before what it did to the request.
@@ -57,8 +77,30 @@ func (u *upload) blame(err error) error {
 	return err
 }
 
-// step goes from whatever state the last error left to the finished file.
+// step goes from whatever state the last error left to the finished file, and
+// sends it anew where Girder has other bytes.
 func (u *upload) step(ctx context.Context) (*girder.File, error) {
+	done, err := u.advance(ctx)
+	if done == nil || err != nil {
+		return nil, err
+	}
+	if err := u.content.hashTo(u.size); err != nil {
+		return nil, err
+	}
+	if done.SHA512 == "" || strings.EqualFold(done.SHA512, u.content.checksum()) {
+		return done, nil
+	}
+	*u = upload{
+		out: u.out, path: u.path, name: u.name, size: u.size, local: u.local, content: newContent(u.content.file),
+		moved: u.moved, wrong: u.wrong + 1,
+	}
+	if u.wrong < wrongBytes {
+		return nil, &girder.Unreachable{Method: "POST", Path: "file/chunk", Err: ErrOtherBytes}
+	}
+	return nil, ErrOtherBytes
+}
+
+func (u *upload) advance(ctx context.Context) (*girder.File, error) {
 	if u.id != "" && u.asking {
 		if err := u.ask(ctx); err != nil {
 			return nil, err
@@ -97,6 +139,11 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 	if u.unsure && u.isNew() {
 		return u.current, nil
 	}
+	if u.size == 0 {
+		if err := u.out.allowed(ctx); err != nil {
+			return nil, err
+		}
+	}
 	up, err := u.start(ctx)
 	if err != nil {
 		u.unsure = u.unsure || girder.IsTemporary(err)
@@ -106,13 +153,13 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 		return up.File, nil
 	}
 	u.id, u.offset, u.asking, u.unsure = up.ID, up.Received, false, false
-	return nil, errors.Join(u.remember(up.ID), context.Cause(ctx))
+	return nil, errors.Join(u.remember(), context.Cause(ctx))
 }
 
 // start asks for an upload. The request is not cut off when the context ends:
 // only its answer says what to cancel then.
 func (u *upload) start(ctx context.Context) (girder.Upload, error) {
-	ctx, stop := lasting(ctx, cleanupTime)
+	ctx, stop := lasting(ctx, answerTime)
 	defer stop()
 	if u.current != nil {
 		return u.out.Sink.ReplaceContents(ctx, u.current.ID, u.size, u.out.Reference)
@@ -153,8 +200,16 @@ func (u *upload) isNew() bool {
 
 // send sends chunks until the server has all of the file.
 func (u *upload) send(ctx context.Context) (*girder.File, error) {
+	if err := u.content.hashTo(u.offset); err != nil { // what an earlier process sent
+		return nil, err
+	}
 	for {
 		length := min(u.out.Chunk, u.size-u.offset)
+		if u.offset+length == u.size {
+			if err := u.out.allowed(ctx); err != nil {
+				return nil, err
+			}
+		}
 		body := u.content.chunk(u.offset, length, u.moved)
 		up, err := u.out.Sink.UploadChunk(ctx, u.id, u.offset, body, length)
 		if err != nil {
@@ -192,9 +247,10 @@ func (u *upload) refused(ctx context.Context, err error) error {
 	return &girder.Unreachable{Method: refusal.Method, Path: refusal.Path, Err: err}
 }
 
-// cancel throws an unfinished upload away, on time of its own: the context may have ended.
+// cancel throws an unfinished upload away, on time of its own: the context may
+// have ended. One that is suspended stays.
 func (u *upload) cancel(ctx context.Context) error {
-	if u.id == "" {
+	if u.id == "" || errors.Is(context.Cause(ctx), ErrSuspended) {
 		return nil
 	}
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
@@ -202,9 +258,9 @@ func (u *upload) cancel(ctx context.Context) error {
 	err := Cancel(clean, u.out.Sink, u.id)
 	if err != nil {
 		u.out.Log.Warn().Err(err).Str("upload", string(u.id)).Msg("an unfinished upload stays in girder")
-		return nil // the caller learns why the upload ended; the journal still knows it
+		return nil // the caller learns why the upload ended; the memory still has it
 	}
-	return u.remember("")
+	return u.out.Remember.note(Note{Canceled: u.id})
 }
 
 // lasting returns a context that ends some time after its parent.
@@ -219,12 +275,14 @@ func lasting(parent context.Context, d time.Duration) (ctx context.Context, stop
 	}
 }
 
-func (u *upload) remember(id girder.UploadID) error {
-	if u.out.Journal == nil {
-		return nil
+// remember notes the upload before a byte of it is sent.
+func (u *upload) remember() error {
+	pending := Pending{Path: u.path, Local: u.local, ID: u.id}
+	if u.old != nil {
+		pending.OldID, pending.OldCreated = u.old.ID, u.old.Created
 	}
-	if err := u.out.Journal(id); err != nil {
-		return fmt.Errorf("write down upload %s: %w", id, err)
+	if err := u.out.Remember.note(Note{Pending: &pending}); err != nil {
+		return fmt.Errorf("write down upload %s: %w", u.id, err)
 	}
 	return nil
 }

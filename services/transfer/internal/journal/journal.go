@@ -1,0 +1,285 @@
+// Package journal keeps the steps of a node that have begun and not come to
+// their end, with what is known of their work, so that the next process goes on
+// with them whatever this one dies of.
+//
+// It is a folder of the work folder with one file a step, of JSON lines: the
+// step itself, then notes as the work goes on. A last line that was cut short
+// does not count. The folder is not the attempts': what a step leaves on a
+// volume or in Girder can be cleared away after the attempt's folder is gone.
+//
+// A lock sees to it that one process at a time does the steps of a node.
+package journal
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"golang.org/x/sys/unix"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
+)
+
+const (
+	dir      = "transfer"
+	stepsDir = "steps"
+	lockFile = "lock"
+	// lockAgain is how often a lock that another process holds is tried.
+	lockAgain = 250 * time.Millisecond
+)
+
+// Journal is the node's. Each step's entry is begun, found and used by one
+// goroutine at a time.
+type Journal struct {
+	root *os.Root // the folder of steps
+	lock *os.File
+}
+
+// Open opens the journal in a work folder. While another process has it, Open
+// calls waiting, once, and waits for that one's end or the context's.
+func Open(ctx context.Context, workRoot string, waiting func()) (*Journal, error) {
+	path := filepath.Join(workRoot, dir)
+	if err := os.MkdirAll(filepath.Join(path, stepsDir), 0o700); err != nil {
+		return nil, fmt.Errorf("make the journal of steps: %w", err)
+	}
+	lock, err := takeLock(ctx, filepath.Join(path, lockFile), waiting)
+	if err != nil {
+		return nil, fmt.Errorf("lock the journal of steps: %w", err)
+	}
+	root, err := os.OpenRoot(filepath.Join(path, stepsDir))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the journal of steps: %w", err), lock.Close())
+	}
+	j := &Journal{root: root, lock: lock}
+	if err := j.dropUnbegun(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the journal of steps: %w", err), j.Close())
+	}
+	return j, nil
+}
+
+// dropUnbegun removes the entries of which a process wrote less than a line.
+func (j *Journal) dropUnbegun() error {
+	names, err := j.names()
+	for _, name := range names {
+		data, readErr := j.root.ReadFile(name)
+		if readErr == nil && !bytes.Contains(data, []byte("\n")) {
+			readErr = j.root.Remove(name)
+		}
+		err = errors.Join(err, readErr)
+	}
+	return err
+}
+
+func (j *Journal) names() ([]string, error) {
+	folder, err := j.root.Open(".")
+	if err != nil {
+		return nil, err
+	}
+	names, err := folder.Readdirnames(-1)
+	return names, errors.Join(err, folder.Close())
+}
+
+func takeLock(ctx context.Context, path string, waiting func()) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	ticker := time.NewTicker(lockAgain)
+	defer ticker.Stop()
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return file, nil
+		}
+		if !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(err, file.Close())
+		}
+		if waiting != nil {
+			waiting()
+			waiting = nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(context.Cause(ctx), file.Close())
+		case <-ticker.C:
+		}
+	}
+}
+
+// Close lets another process have the journal.
+func (j *Journal) Close() error { return errors.Join(j.root.Close(), j.lock.Close()) }
+
+// Entry is what is known of one step.
+type Entry struct {
+	Step   *contracts.Step
+	Memory stage.Memory
+	Began  time.Time
+
+	root *os.Root
+	file *os.File
+	name string
+}
+
+func nameOf(step *contracts.Step) string {
+	return fmt.Sprintf("%s.%d.%s", step.Job, step.Attempt, step.Step)
+}
+
+// Steps returns the steps that have an entry. It only looks: entries may be
+// written meanwhile. One whose first line was cut short is left out; nothing
+// was done for it yet.
+func (j *Journal) Steps() ([]*contracts.Step, error) {
+	names, err := j.names()
+	if err != nil {
+		return nil, fmt.Errorf("list the journal of steps: %w", err)
+	}
+	var steps []*contracts.Step
+	for _, name := range names {
+		data, err := j.root.ReadFile(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read what is noted of step %s: %w", name, err)
+		}
+		line, _, whole := bytes.Cut(data, []byte("\n"))
+		step := new(contracts.Step)
+		if whole && json.Unmarshal(line, step) == nil && nameOf(step) == name {
+			steps = append(steps, step)
+		}
+	}
+	return steps, nil
+}
+
+// Begin returns a step's entry, made if there is none.
+func (j *Journal) Begin(step *contracts.Step) (*Entry, error) {
+	entry, err := j.Find(step)
+	if entry != nil || err != nil {
+		return entry, err
+	}
+	name := nameOf(step)
+	file, err := j.root.OpenFile(name, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("note step %s: %w", name, err)
+	}
+	entry = &Entry{Step: step, Began: time.Now(), root: j.root, file: file, name: name}
+	if err := entry.write(step); err != nil {
+		return nil, errors.Join(err, entry.End())
+	}
+	return entry, nil
+}
+
+// Find returns a step's entry, or nil if it has none.
+func (j *Journal) Find(step *contracts.Step) (*Entry, error) {
+	entry, err := j.load(nameOf(step))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if entry.Step == nil {
+		return nil, entry.Close()
+	}
+	return entry, nil
+}
+
+// load reads an entry; its Step is nil if the process died while beginning it.
+func (j *Journal) load(name string) (*Entry, error) {
+	file, err := j.root.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	entry := &Entry{root: j.root, file: file, name: name}
+	if err := entry.read(); err != nil {
+		return nil, errors.Join(fmt.Errorf("read what is noted of step %s: %w", name, err), file.Close())
+	}
+	return entry, nil
+}
+
+func (e *Entry) read() error {
+	info, err := e.file.Stat()
+	if err != nil {
+		return err
+	}
+	e.Began = info.ModTime()
+	data, err := e.root.ReadFile(e.name)
+	if err != nil {
+		return err
+	}
+	var whole int64
+	for line := range bytes.Lines(data) {
+		if !bytes.HasSuffix(line, []byte("\n")) || !e.take(line) {
+			break
+		}
+		whole += int64(len(line))
+	}
+	// What comes next begins a line of its own.
+	if err := e.file.Truncate(whole); err != nil {
+		return err
+	}
+	_, err = e.file.Seek(whole, 0)
+	return err
+}
+
+// take takes in a line and reports whether it could be read.
+func (e *Entry) take(line []byte) bool {
+	if e.Step == nil {
+		step := new(contracts.Step)
+		if json.Unmarshal(line, step) != nil {
+			return false
+		}
+		e.Step = step
+		return true
+	}
+	var note stage.Note
+	if json.Unmarshal(line, &note) != nil {
+		return false
+	}
+	e.Memory.Add(note)
+	return true
+}
+
+// Remember is a [stage.Remember].
+func (e *Entry) Remember(note stage.Note) error {
+	if err := e.write(note); err != nil {
+		return err
+	}
+	e.Memory.Add(note)
+	if note.Pending == nil {
+		return nil
+	}
+	// Nobody else knows the upload: it has to outlive the machine's crash.
+	if err := e.file.Sync(); err != nil {
+		return fmt.Errorf("note of step %s: %w", e.name, err)
+	}
+	return nil
+}
+
+func (e *Entry) write(what any) error {
+	line, err := json.Marshal(what)
+	if err == nil {
+		_, err = e.file.Write(append(line, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("note of step %s: %w", e.name, err)
+	}
+	return nil
+}
+
+// Close leaves the entry to whoever goes on with the step.
+func (e *Entry) Close() error { return e.file.Close() }
+
+// End removes the entry: nothing of the step remains to be done.
+func (e *Entry) End() error {
+	err := e.root.Remove(e.name)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, e.file.Close())
+}

@@ -1,0 +1,79 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/girder"
+	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
+)
+
+const (
+	// cleanupTime bounds what is done after a step has ended, for whatever reason.
+	cleanupTime = 15 * time.Second
+	// forgetAfter is how long what is left in Girder is tried to be cleared away.
+	forgetAfter = 24 * time.Hour
+)
+
+// forget clears away what a step left half done, whatever process did, and its
+// entry. Where Girder or NATS is away, the entry stays and the next sweep tries
+// again, for a day.
+func (w *work) forget(ctx context.Context) {
+	entry, err := w.journal.Find(w.step)
+	if entry == nil && err == nil {
+		return
+	}
+	if err == nil {
+		err = w.clear(ctx, entry)
+	}
+	if err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("what a step left is not cleared away")
+	}
+}
+
+func (w *work) clear(ctx context.Context, entry *journal.Entry) error {
+	err := stage.Discard(w.step.Volume, entry.Memory)
+	if entry.Memory.Pending != nil {
+		err = errors.Join(err, w.cancel(ctx, entry.Memory.Pending.ID))
+	}
+	var outage unreadable
+	later := errors.As(err, &outage) || girder.IsTemporary(err)
+	if later && time.Since(entry.Began) < forgetAfter {
+		return errors.Join(err, entry.Close())
+	}
+	return errors.Join(err, entry.End())
+}
+
+// cancel throws away an upload that nobody goes on with.
+func (w *work) cancel(ctx context.Context, id girder.UploadID) error {
+	clean, stop := context.WithTimeout(ctx, cleanupTime)
+	defer stop()
+	client, err := w.client(clean)
+	if err == nil {
+		err = stage.Cancel(clean, client, id)
+	}
+	if err != nil && clean.Err() != nil {
+		err = unreadable{err}
+	}
+	if err != nil {
+		return fmt.Errorf("unfinished upload %s: %w", id, err)
+	}
+	return nil
+}
+
+// clean removes what was put into Girder from the volume, if the task says so.
+// Only after the result is on disk: a step that is done again would miss it.
+func (w *work) clean(ctx context.Context, result *contracts.StepResult) {
+	if w.step.Kind != contracts.StepStageOut || !w.step.DeleteFile || result.Outcome != contracts.StepDone {
+		return
+	}
+	if err := w.out(ctx).Delete(); err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("uploaded files stay on the volume")
+	}
+}

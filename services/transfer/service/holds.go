@@ -1,0 +1,242 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/fifo"
+	"github.com/gantry-worker/gantry/services/internal/volume"
+	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
+)
+
+// holds has the named pipes that are held beside their executors. The journal
+// says which, so that the next process holds them again.
+type holds struct {
+	workRoot string
+	journal  *journal.Journal
+
+	mu    sync.Mutex
+	steps map[stepKey]*hold
+}
+
+// hold is the pipes of one step.
+type hold struct {
+	step *contracts.Step
+	open map[contracts.Pipe]io.Closer
+}
+
+func newHolds(workRoot string, journal *journal.Journal) *holds {
+	return &holds{workRoot: workRoot, journal: journal, steps: map[stepKey]*hold{}}
+}
+
+// take holds all pipes of a step, or none of them. Those that are held already
+// stay so.
+func (h *holds) take(step *contracts.Step) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.steps[keyOf(step)] != nil {
+		return nil
+	}
+	entry, err := h.journal.Begin(step)
+	if err != nil {
+		return err
+	}
+	held := &hold{step: step, open: map[contracts.Pipe]io.Closer{}}
+	if err := held.take(); err != nil {
+		return errors.Join(err, held.close(), entry.End())
+	}
+	h.steps[keyOf(step)] = held
+	return entry.Close()
+}
+
+// again holds what the journal says. A pipe that cannot be held yet is tried
+// at each look: that it should be held is known.
+func (h *holds) again(ctx context.Context) error {
+	steps, err := h.journal.Steps()
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	for _, step := range steps {
+		if step.Kind == contracts.StepHold {
+			h.steps[keyOf(step)] = &hold{step: step, open: map[contracts.Pipe]io.Closer{}}
+		}
+	}
+	h.mu.Unlock()
+	h.look(ctx)
+	return nil
+}
+
+// look releases the pipes of attempts whose folder is gone, and takes those
+// that it could not take before.
+func (h *holds) look(ctx context.Context) {
+	for _, step := range h.all() {
+		_, err := os.Stat(filepath.Join(h.workRoot, step.Folder))
+		if errors.Is(err, os.ErrNotExist) {
+			h.release(ctx, step)
+			continue
+		}
+		if err := h.retake(step); err != nil {
+			zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(step.Job)).Int("attempt", step.Attempt).Msg("a named pipe is not held")
+		}
+	}
+}
+
+func (h *holds) retake(step *contracts.Step) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if held := h.steps[keyOf(step)]; held != nil {
+		return held.take()
+	}
+	return nil
+}
+
+// all returns the steps of what is held.
+func (h *holds) all() []*contracts.Step {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	steps := make([]*contracts.Step, 0, len(h.steps))
+	for _, held := range h.steps {
+		steps = append(steps, held.step)
+	}
+	return steps
+}
+
+// release lets the pipes of a step go, for good.
+func (h *holds) release(ctx context.Context, step *contracts.Step) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var err error
+	if held := h.steps[keyOf(step)]; held != nil {
+		err = held.close()
+		delete(h.steps, keyOf(step))
+	}
+	entry, findErr := h.journal.Find(step)
+	if entry != nil {
+		findErr = errors.Join(findErr, entry.End())
+	}
+	log := zerolog.Ctx(ctx).With().Str("job", string(step.Job)).Int("attempt", step.Attempt).Logger()
+	if err := errors.Join(err, findErr); err != nil {
+		log.Warn().Err(err).Msg("named pipes not let go cleanly")
+		return
+	}
+	log.Debug().Msg("named pipes are held no more")
+}
+
+// close lets all pipes go; the journal keeps them for the next process.
+func (h *holds) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for key, held := range h.steps {
+		_ = held.close() // descriptors that nothing was written to
+		delete(h.steps, key)
+	}
+}
+
+// take holds the pipes that are not held yet, as many as it can.
+func (h *hold) take() error {
+	var errs []error
+	for _, pipe := range h.step.Pipes {
+		if h.open[pipe] != nil {
+			continue
+		}
+		held, err := fifo.Hold(volume.Volume{Host: pipe.Volume}, pipe.Name, pipe.End)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		h.open[pipe] = held
+	}
+	return errors.Join(errs...)
+}
+
+func (h *hold) close() error {
+	var errs []error
+	for pipe, held := range h.open {
+		errs = append(errs, held.Close())
+		delete(h.open, pipe)
+	}
+	return errors.Join(errs...)
+}
+
+// hold does a step of that kind. It needs no place among the steps that move
+// bytes, no Girder and no secrets: a task waits for it.
+func (t *transfer) hold(ctx context.Context, step *contracts.Step, folder *folder) error {
+	result, err := folder.result()
+	if err != nil {
+		return err
+	}
+	if result == nil || result.Outcome == contracts.StepDone {
+		outcome, message := holdOutcome(t.holds.take(step))
+		if result == nil || outcome != contracts.StepDone {
+			result = &contracts.StepResult{
+				Version: contracts.Version, Step: step.Step, Outcome: outcome, Message: message, Ended: time.Now().UTC(),
+			}
+			if err := folder.setHeld(result); err != nil {
+				return err
+			}
+			zerolog.Ctx(ctx).Debug().Str("outcome", string(outcome)).Str("message", message).Int("pipes", len(step.Pipes)).Msg("named pipes are held")
+		}
+	}
+	t.notes.meter(ctx, step).done(result)
+	t.releaseEnded(ctx, step) // it may have come late
+	return nil
+}
+
+// holdOutcome tells what a container or a task did from what this node lacks.
+func holdOutcome(err error) (contracts.StepOutcome, string) {
+	if err == nil {
+		return contracts.StepDone, ""
+	}
+	for _, ours := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOSPC, syscall.ENOMEM, syscall.EIO} {
+		if errors.Is(err, ours) {
+			return contracts.StepInfrastructure, err.Error()
+		}
+	}
+	return contracts.StepFailure, err.Error()
+}
+
+// watchHolds looks after what is held until the context ends.
+func (t *transfer) watchHolds(ctx context.Context) error {
+	look, life := time.NewTicker(t.rhythm.holds), time.NewTicker(t.rhythm.life)
+	defer look.Stop()
+	defer life.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-look.C:
+			t.holds.look(ctx)
+		case <-life.C:
+			for _, step := range t.holds.all() {
+				if !t.releaseEnded(ctx, step) {
+					break // NATS is away, also for the others
+				}
+			}
+		}
+	}
+}
+
+// releaseEnded lets the pipes of an attempt go that has ended, and reports
+// whether that could be told. A canceled container still runs for its grace.
+func (t *transfer) releaseEnded(ctx context.Context, step *contracts.Step) bool {
+	look, stop := context.WithTimeout(ctx, lookTime)
+	defer stop()
+	last, err := t.bus.Last(look, step.Job)
+	if err != nil {
+		return false
+	}
+	if last == nil || !last.Running() || last.Attempt != step.Attempt {
+		t.holds.release(ctx, step)
+	}
+	return true
+}

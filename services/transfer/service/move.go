@@ -1,0 +1,146 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/girder"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
+)
+
+// lookTime bounds a look at a life without which the work goes on as well.
+const lookTime = 2 * time.Second
+
+// current reports whether the step's attempt is the one that counts. The step
+// is registered for revokes already, so a revoke is either read here or heard.
+func (w *work) current(ctx context.Context) error {
+	last, err := w.bus.Last(ctx, w.step.Job)
+	if err != nil {
+		return unreadable{err}
+	}
+	if last == nil || !last.Running() || last.Attempt != w.step.Attempt || last.Type == contracts.EntryCanceling {
+		return errNotCurrent
+	}
+	revoke, err := w.bus.LastRevoke(ctx, w.step.Job)
+	if err != nil {
+		return unreadable{err}
+	}
+	if revoke != nil {
+		return revokedBy(revoke)
+	}
+	return nil
+}
+
+// allowed reports whether the attempt is still the current one, before what it
+// does cannot be taken back. Where NATS does not answer, the step goes on.
+func (w *work) allowed(ctx context.Context) error {
+	if time.Since(w.seen) < w.rhythm.fresh {
+		return nil
+	}
+	look, stop := context.WithTimeout(ctx, lookTime)
+	defer stop()
+	err := w.current(look)
+	if errors.Is(err, errAborted) {
+		return err
+	}
+	if err == nil {
+		w.seen = time.Now()
+	}
+	return nil
+}
+
+// client builds the client for the step's Girder and token.
+func (w *work) client(ctx context.Context) (*girder.Client, error) {
+	secrets, err := w.bus.Secrets(ctx, w.step.Job, contracts.SecretIO)
+	if err != nil {
+		return nil, unreadable{err}
+	}
+	token, err := w.step.Girder.Token.Resolve(secrets)
+	if err != nil {
+		return nil, &taskFault{err}
+	}
+	api, err := girder.Rewrite(w.step.Girder.APIURL, w.cfg.GirderAPIURL)
+	if err != nil {
+		return nil, &taskFault{err}
+	}
+	client, err := girder.New(girder.Options{
+		APIURL: api, Token: token, HTTPClient: w.http, Logger: *zerolog.Ctx(ctx),
+		Retry: girder.Retry{Total: -1}, // stage tries again
+	})
+	if err != nil {
+		return nil, &taskFault{err}
+	}
+	return client, nil
+}
+
+// move does the step's work, and stops when its attempt is overtaken.
+func (w *work) move(ctx context.Context, client *girder.Client) (*contracts.StepResult, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		w.watch(ctx, cancel)
+	}()
+	defer func() {
+		cancel(nil)
+		<-watched
+	}()
+	result, err := w.moveKind(ctx, client)
+	if err != nil && errors.Is(context.Cause(ctx), errAborted) {
+		err = context.Cause(ctx)
+	}
+	return result, err
+}
+
+// watch ends a long step whose attempt another owner has taken over meanwhile.
+func (w *work) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	ticker := time.NewTicker(w.rhythm.life)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			if err := w.current(ctx); errors.Is(err, errAborted) {
+				cancel(err)
+				return
+			}
+		}
+	}
+}
+
+func (w *work) moveKind(ctx context.Context, client *girder.Client) (*contracts.StepResult, error) {
+	switch w.step.Kind {
+	case contracts.StepStageIn:
+		staged, err := stage.In{
+			Source: client, File: girder.FileID(w.step.FileID), Volume: w.step.Volume, Filename: w.step.Filename,
+			Retry: w.patience(), Progress: w.meter.progress, Memory: w.entry.Memory, Remember: w.entry.Remember, Log: *zerolog.Ctx(ctx),
+		}.Run(ctx)
+		return &contracts.StepResult{Path: staged.Path, Bytes: staged.Bytes}, err
+	case contracts.StepStageOut:
+		out := w.out(ctx)
+		out.Sink, out.Memory, out.Remember, out.Allowed = client, w.entry.Memory, w.entry.Remember, w.allowed
+		sent, err := out.Run(ctx)
+		result := &contracts.StepResult{Files: sent}
+		for _, file := range sent {
+			result.Bytes += file.Size
+		}
+		return result, err
+	}
+	return &contracts.StepResult{}, &taskFault{fmt.Errorf("this transfer does not know the step kind %q", w.step.Kind)}
+}
+
+func (w *work) patience() girder.Retry { return girder.Retry{Total: w.cfg.GirderPatience} }
+
+func (w *work) out(ctx context.Context) stage.Out {
+	return stage.Out{
+		Item: girder.ItemID(w.step.ItemID), Volume: w.step.Volume, Path: w.step.Path,
+		Reference: w.step.Reference, MustExist: w.step.MustExist,
+		Retry: w.patience(), Progress: w.meter.progress, Log: *zerolog.Ctx(ctx),
+	}
+}
