@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/rs/zerolog"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
@@ -42,7 +43,8 @@ type Up struct {
 func (*Up) Help() string {
 	return `Runs dispatcher, docker-executor, transfer and job-tracker, and unless --nats-url names a server
 an embedded NATS server that only this machine reaches, with a token that it keeps in the data
-folder. Needs a Docker engine. Ctrl-C stops it; tasks that wait are there again at the next start.
+folder. Needs a Docker engine. Ctrl-C stops it and leaves containers running: the next start with
+the same data folder goes on with them, and with the tasks that wait. A second Ctrl-C quits at once.
 Further options of the services are taken from their variables (GANTRY_TAKEOVER_AFTER, …).`
 }
 
@@ -54,10 +56,6 @@ func (u *Up) Run(ctx context.Context, env *cli.Env) error {
 	}
 	ctx, stop := env.UntilSignal(ctx)
 	defer stop()
-	var printed error
-	cfg.Ready = func(running local.Running) {
-		_, printed = io.WriteString(env.Stdout, show.Summary(u.summary(ctx, cfg, running), env.OutStyle()))
-	}
 	if cfg.Join != nil { // services wait for a server for ever, a person does not
 		c, err := env.Connect(ctx)
 		if err != nil {
@@ -65,12 +63,21 @@ func (u *Up) Run(ctx context.Context, env *cli.Env) error {
 		}
 		c.Close()
 	}
+	var printed error
+	ready := make(chan local.Running, 1)
+	cfg.Ready = func(running local.Running) {
+		_, printed = io.WriteString(env.Stdout, show.Summary(u.summary(ctx, cfg, running), env.OutStyle()))
+		ready <- running
+	}
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
 	quiet := context.AfterFunc(ctx, func() {
+		defer end()
 		if env.StderrTerminal {
-			fmt.Fprintln(env.Stderr, "gantry: stopping; tasks that run have a moment to end, once more stops at once")
+			fmt.Fprintln(env.Stderr, "gantry: "+show.Stopping(u.instance(cfg), running(serving, cfg, ready)))
 		}
 	})
-	err = local.Run(ctx, cfg)
+	err = local.Run(serving, cfg)
 	quiet()
 	switch {
 	case errors.Is(err, datadir.ErrInUse):
@@ -105,13 +112,46 @@ func (u *Up) config(env *cli.Env) (local.Config, error) {
 	return cfg, nil
 }
 
-func (u *Up) summary(ctx context.Context, cfg local.Config, running local.Running) show.Instance {
+// instance is what is known before anything runs.
+func (u *Up) instance(cfg local.Config) show.Instance {
 	known, err := datadir.Default()
-	i := show.Instance{
-		NATS: client.WithoutUserInfo(running.NATS.URL), Embedded: cfg.Join == nil, Data: cfg.Data, DefaultData: err == nil && cfg.Data == known,
+	return show.Instance{
+		Embedded: cfg.Join == nil, Data: cfg.Data, DefaultData: err == nil && cfg.Data == known,
 		Work: cfg.Work, Slots: cfg.Slots, Queues: cfg.Queues, Unsynced: cfg.NoSync && cfg.Join == nil,
-		NoEngine: missingEngine(ctx, os.Getenv("DOCKER_HOST")),
 	}
+}
+
+// countPatience bounds the question for what runs.
+const countPatience = time.Second
+
+// running returns how many containers run, negative where that is not known:
+// behind another server there may be other nodes.
+func running(ctx context.Context, cfg local.Config, ready <-chan local.Running) int {
+	ctx, cancel := context.WithTimeout(ctx, countPatience)
+	defer cancel()
+	select {
+	case running := <-ready:
+		if cfg.Join != nil {
+			return -1
+		}
+		c, err := client.Connect(ctx, running.NATS)
+		if err != nil {
+			return -1
+		}
+		defer c.Close()
+		jobs, err := c.Jobs(ctx, contracts.JobFilter{Limit: 1, Statuses: []contracts.Status{contracts.StatusRunning, contracts.StatusCanceling}})
+		if err != nil {
+			return -1
+		}
+		return jobs.Total
+	default:
+		return -1
+	}
+}
+
+func (u *Up) summary(ctx context.Context, cfg local.Config, running local.Running) show.Instance {
+	i := u.instance(cfg)
+	i.NATS, i.NoEngine = client.WithoutUserInfo(running.NATS.URL), missingEngine(ctx, os.Getenv("DOCKER_HOST"))
 	if running.Sim != nil {
 		i.Girder = &show.SimulatedGirder{
 			URL: running.Sim.URL(), Login: running.Seed.Login, Password: running.Seed.Password,

@@ -50,7 +50,7 @@ func (o *output) String() string {
 func execute(stdout, stderr *output, signals chan os.Signal, args ...string) int {
 	var p program
 	return cli.Execute(&p, &p.Globals, args, &cli.Env{
-		Stdin: strings.NewReader(""), Stdout: stdout, Stderr: stderr, Signals: signals, Width: func() int { return 80 },
+		Stdin: strings.NewReader(""), Stdout: stdout, Stderr: stderr, StderrTerminal: true, Signals: signals, Width: func() int { return 80 },
 	})
 }
 
@@ -84,7 +84,7 @@ func TestUp(t *testing.T) {
 	}
 
 	signals <- syscall.SIGTERM
-	if code := <-ended; code != 0 {
+	if code := <-ended; code != 0 || !strings.Contains(stderr.String(), "gantry: stopping, no task is running; once more quits at once") {
 		t.Errorf("exit code %d: %s", code, stderr)
 	}
 	if code := execute(said, refused, nil, "workers", "--data", data); code != 1 || !strings.Contains(refused.String(), "no Gantry answers at nats://127.0.0.1:") {

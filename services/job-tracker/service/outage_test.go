@@ -94,6 +94,31 @@ func TestLostAnswers(t *testing.T) {
 	s.wantLog(job, want)
 }
 
+// The Girder job is made, but the answer is lost, twice: one job is used, and
+// two stay that nobody can find.
+func TestLostAnswersToTheCreation(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	var posts atomic.Int32
+	s.sim.SetFault(func(r *http.Request) *girdersim.Fault {
+		if r.Method != http.MethodPost || posts.Add(1) > 2 {
+			return nil
+		}
+		return &girdersim.Fault{Perform: true, Close: true}
+	})
+	s.start()
+	r := s.submit(s.create())
+	r.begin()
+	want := r.lines("line", 3)
+	r.succeed()
+	job := r.mirrored()
+	s.wantStatuses(job, girdersim.Running, girdersim.Success)
+	s.wantLog(job, want)
+	if used, all := s.used(), s.sim.Jobs(); len(used) != 1 || len(all) != 3 || posts.Load() != 3 {
+		t.Errorf("%d Girder jobs, %d of them used, after %d requests", len(all), len(used), posts.Load())
+	}
+}
+
 // The tracker ends right after Girder has carried out the k-th update and
 // before anything of that was noted; another one goes on.
 func TestRestartAfterEachUpdate(t *testing.T) {
@@ -190,7 +215,7 @@ func TestNATSRestarts(t *testing.T) {
 	r.begin()
 	want := r.lines("before", 10)
 	r.awaitGirder(func(job girdersim.Job) bool { return logOf(job) == want })
-	s.nats.Restart()
+	s.restartNATS()
 	want += r.lines("after", 10)
 	r.succeed()
 	job := r.mirrored()

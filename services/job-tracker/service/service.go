@@ -78,7 +78,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer b.Close()
 	health := telemetry.NewHealth()
-	health.Register("nats", func(context.Context) error { return b.Connected() })
+	health.Register("nats", b.Ready)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return health.Serve(ctx, cfg.HealthAddress) })
 	group.Go(func() error {

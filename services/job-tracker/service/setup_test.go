@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"context"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,12 @@ import (
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		runChild()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait for an event: a test that runs into it has failed.
 const patience = 90 * time.Second
@@ -28,14 +34,19 @@ const patience = 90 * time.Second
 type site struct {
 	t    *testing.T
 	ctx  context.Context
-	nats *natstest.Server
+	nats natstest.NATS
 	sim  *girdersim.Server
 	bus  *bus.Bus
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, nats: natstest.Start(t)}
+	return newSiteAt(t, natstest.Start(t))
+}
+
+func newSiteAt(t *testing.T, nats natstest.NATS) *site {
+	t.Helper()
+	s := &site{t: t, nats: nats}
 	var cancel context.CancelFunc
 	s.ctx, cancel = context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
@@ -47,6 +58,12 @@ func newSite(t *testing.T) *site {
 	s.must(err)
 	t.Cleanup(s.bus.Close)
 	return s
+}
+
+// restartNATS stops all servers and starts them again with the same data.
+func (s *site) restartNATS() {
+	s.nats.Stop()
+	s.nats.Start()
 }
 
 func (s *site) must(err error) {
@@ -230,6 +247,17 @@ func (r *run) awaitStatus(status int) girdersim.Job {
 }
 
 func logOf(job girdersim.Job) string { return strings.Join(job.Log, "") }
+
+// used returns the Girder jobs that anything was told, without those that were
+// created in vain: nobody can find a job whose creation got no answer.
+func (s *site) used() (used []girdersim.Job) {
+	for _, job := range s.sim.Jobs() {
+		if job.Status != 0 || logOf(job) != "" || len(job.Statuses()) > 0 {
+			used = append(used, job)
+		}
+	}
+	return used
+}
 
 func (s *site) wantStatuses(job girdersim.Job, want ...int) {
 	s.t.Helper()

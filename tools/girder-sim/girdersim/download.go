@@ -1,7 +1,6 @@
 package girdersim
 
 import (
-	"archive/zip"
 	"errors"
 	"fmt"
 	"html"
@@ -9,7 +8,6 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
-	"path"
 	"strconv"
 	"strings"
 )
@@ -170,53 +168,4 @@ func withCharset(mimeType string) string {
 		return mimeType + ";charset=utf-8"
 	}
 	return mimeType
-}
-
-// downloadItem sends the one file of an item, or a zip of none or several.
-func downloadItem(q *request) (any, error) {
-	q.st.mu.Lock()
-	i, err := q.itemFor(q.id, read)
-	if err != nil {
-		q.st.mu.Unlock()
-		return nil, err
-	}
-	files := q.st.filesOf(i.ID)
-	q.st.mu.Unlock()
-	if len(files) == 1 && q.p.text("format") != "zip" {
-		return q.send(files[0])
-	}
-	disposition, err := contentDisposition(i.Name+".zip", "")
-	if err != nil {
-		return nil, internalError()
-	}
-	q.w.Header().Set("Content-Disposition", disposition)
-	q.w.Header().Set("Content-Type", "application/zip")
-	return streamed{}, q.sendZip(i.Name, files)
-}
-
-func (q *request) sendZip(folder string, files []*file) error {
-	z := zip.NewWriter(q.w)
-	for _, f := range files {
-		if f.LinkURL != "" {
-			continue
-		}
-		if err := q.addToZip(z, path.Join(folder, f.Name), f); err != nil {
-			return err
-		}
-	}
-	return z.Close()
-}
-
-func (q *request) addToZip(z *zip.Writer, name string, f *file) error {
-	content, err := q.st.bytes.open(f.SHA512)
-	if err != nil {
-		return fmt.Errorf("open bytes of file %s: %w", f.ID, err)
-	}
-	defer content.Close()
-	entry, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
-	if err != nil {
-		return fmt.Errorf("add %s to zip: %w", name, err)
-	}
-	_, err = io.Copy(entry, content)
-	return err
 }

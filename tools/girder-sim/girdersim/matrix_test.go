@@ -3,6 +3,7 @@ package girdersim
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // matrix is a table of recorded job answers.
@@ -176,4 +178,45 @@ func spell(t *testing.T, entry string) string {
 		t.Fatal(err)
 	}
 	return strings.Repeat(letter, n)
+}
+
+// A large chunk with a wrong offset is refused before it is read.
+func TestRefusedLargeChunk(t *testing.T) {
+	t.Parallel()
+	rows := loadMatrix[struct {
+		Status int
+		Body   map[string]any
+	}](t, "refused-large-chunk.json")
+	b := newBench(t, Options{})
+	folder := must[Folder](t)(b.sim.CreateFolder(b.owner.ID, "data", false))
+	const size = 20 << 20
+	status, upload := b.call(t, http.MethodPost, "/file", b.token, url.Values{
+		"parentType": {"folder"}, "parentId": {folder.ID}, "name": {"large"}, "size": {strconv.Itoa(size)},
+	})
+	if status != http.StatusOK {
+		t.Fatalf("begin upload: %d %v", status, upload)
+	}
+	for i, row := range rows {
+		target := fmt.Sprintf("%s/file/chunk?offset=7&uploadId=%s", b.sim.APIURL(), upload["_id"])
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, target, io.LimitReader(endless('x'), 10<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.ContentLength = 10 << 20
+		req.Header.Set("Girder-Token", b.token)
+		req.Header.Set("Expect", "100-continue") // or the answer may be lost with the connection
+		resp, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var doc map[string]any
+		err = json.NewDecoder(resp.Body).Decode(&doc)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != row.Status || fmt.Sprint(doc) != fmt.Sprint(row.Body) {
+			t.Errorf("try %d: %d %v, recorded %d %v, %v", i+1, resp.StatusCode, doc, row.Status, row.Body, err)
+		}
+	}
+	if status, doc := b.call(t, http.MethodGet, "/file/offset?uploadId="+fmt.Sprint(upload["_id"]), b.token, nil); status != http.StatusOK || fmt.Sprint(doc["offset"]) != "0" {
+		t.Errorf("offset afterwards: %d %v", status, doc)
+	}
 }

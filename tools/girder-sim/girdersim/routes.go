@@ -71,6 +71,9 @@ var routes = byResource(
 	call(http.MethodDelete, "file/:id", needsUser, ScopeDataWrite, deleteFile),
 
 	get("resource/lookup", needsNothing, ScopeDataRead, lookup),
+	download("resource/download", downloadResources),
+
+	get("worker/status", needsUser, "", workerStatus),
 )
 
 func call(method, path string, needs need, scope string, handler func(*request) (any, error)) *route {
@@ -124,4 +127,9 @@ const release = "5.0.14"
 
 func systemVersion(q *request) (any, error) {
 	return map[string]any{"release": release, "serverStartDate": iso(q.started)}, nil
+}
+
+// workerStatus is what Girder says when no worker is connected to its broker.
+func workerStatus(*request) (any, error) {
+	return map[string]any{"report": nil, "stats": nil, "ping": nil, "active": map[string]any{}, "reserved": map[string]any{}}, nil
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
-	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/job-tracker/internal/transcript"
 )
@@ -59,11 +58,12 @@ func (m *mirror) attach(ctx context.Context) error {
 // resume goes on behind the log that Girder has.
 func (m *mirror) resume(ctx context.Context, job girder.Job) error {
 	cursor := m.noted.Cursor
-	if cursor.Attempt == 0 { // what is there was not sent by us
-		cursor = contracts.MirrorCursor{Attempt: 1}
-		for _, entry := range job.Log {
-			cursor.Characters += int64(utf8.RuneCountInString(entry))
+	if cursor.Attempt == 0 {
+		before, err := m.logBefore(ctx, job)
+		if err != nil {
+			return err
 		}
+		cursor = contracts.MirrorCursor{Attempt: 1, Characters: before}
 	}
 	m.readSeq, m.reread, m.progress, m.flushAt = 0, transcript.Position{}, newProgress{}, time.Time{}
 	var midLine bool
@@ -72,6 +72,26 @@ func (m *mirror) resume(ctx context.Context, job girder.Job) error {
 	return m.note(ctx, func(g *contracts.GirderMirror) {
 		g.Status, g.Cursor = m.status, m.box.Cursor()
 	})
+}
+
+// logBefore returns how much log the Girder job had before anything of ours. It
+// is stored before the first entry is sent: a projection that is built from
+// nothing has no cursor, and what is there then is ours.
+func (m *mirror) logBefore(ctx context.Context, job girder.Job) (int64, error) {
+	err := m.tell(ctx, func(ref *contracts.GirderJobRef) {
+		if ref.LogBefore != nil {
+			return
+		}
+		var characters int64
+		for _, entry := range job.Log {
+			characters += int64(utf8.RuneCountInString(entry))
+		}
+		ref.LogBefore = &characters
+	})
+	if err != nil {
+		return 0, err
+	}
+	return *m.ref.LogBefore, nil
 }
 
 // findJob returns how the Girder job is reached, creating it if need be.
@@ -125,8 +145,7 @@ func (m *mirror) takeOver(ctx context.Context, info *contracts.GirderJobInfo, se
 		return girder.JobSpec{}, nil, &badTaskError{err}
 	}
 	id := url[strings.LastIndex(url, "/")+1:]
-	ref := contracts.GirderJobRef{ID: id, URL: info.URL}
-	if _, err := m.bus.PutGirderJob(ctx, m.job, 0, ref); err != nil && !errors.Is(err, bus.ErrOvertaken) {
+	if err := m.tell(ctx, func(ref *contracts.GirderJobRef) { ref.ID, ref.URL = id, info.URL }); err != nil {
 		return girder.JobSpec{}, nil, err
 	}
 	err = m.note(ctx, func(g *contracts.GirderMirror) { g.ID, g.URL = id, info.URL })
@@ -151,18 +170,14 @@ func (m *mirror) create(ctx context.Context, secrets contracts.Secrets) (girder.
 	if err != nil {
 		return girder.JobSpec{}, nil, &badTaskError{err}
 	}
-	ref, seq, err := m.bus.GirderJob(ctx, m.job)
+	err = m.tell(ctx, func(ref *contracts.GirderJobRef) {
+		ref.Creating = ref.ID == "" && ref.Refused == ""
+	})
 	if err != nil {
 		return girder.JobSpec{}, nil, err
 	}
-	if ref == nil {
-		ref = &contracts.GirderJobRef{Creating: true}
-		if seq, err = m.bus.PutGirderJob(ctx, m.job, 0, *ref); err != nil {
-			return girder.JobSpec{}, nil, err
-		}
-	}
-	if ref.Refused != "" {
-		return girder.JobSpec{}, nil, m.refuse(ctx, ref.Refused)
+	if m.ref.Refused != "" {
+		return girder.JobSpec{}, nil, m.refuse(ctx, m.ref.Refused)
 	}
 	if secrets[createdID] == "" {
 		if m.host == nil {
@@ -170,21 +185,24 @@ func (m *mirror) create(ctx context.Context, secrets contracts.Secrets) (girder.
 		}
 		made, err := m.post(ctx, api, secrets)
 		if err != nil {
-			return girder.JobSpec{}, nil, m.whyNotCreated(ctx, seq, err)
+			return girder.JobSpec{}, nil, m.whyNotCreated(ctx, err)
 		}
-		if secrets, err = m.keep(ctx, secrets, made); err != nil {
+		if secrets, err = m.keep(ctx, made); err != nil {
 			return girder.JobSpec{}, nil, err
 		}
 	}
 	id := secrets[createdID]
-	if ref.ID == "" {
-		ref = &contracts.GirderJobRef{ID: id, URL: secrets[createdURL], Handler: contracts.GirderHandler(secrets[createdHandler])}
-		if _, err := m.bus.PutGirderJob(ctx, m.job, seq, *ref); err != nil {
-			return girder.JobSpec{}, nil, err
+	err = m.tell(ctx, func(ref *contracts.GirderJobRef) {
+		if ref.ID == "" {
+			ref.Creating, ref.ID, ref.URL, ref.Handler = false, id, secrets[createdURL], contracts.GirderHandler(secrets[createdHandler])
+			ref.LogBefore = new(int64)
 		}
+	})
+	if err != nil {
+		return girder.JobSpec{}, nil, err
 	}
 	spec := girder.JobSpec{URL: api + "/job/" + id, Reference: id, Headers: map[string]string{girder.TokenHeader: secrets[createdToken]}}
-	err = m.note(ctx, func(g *contracts.GirderMirror) { g.ID, g.URL = ref.ID, ref.URL })
+	err = m.note(ctx, func(g *contracts.GirderMirror) { g.ID, g.URL = m.ref.ID, m.ref.URL })
 	return spec, host, err
 }
 
@@ -218,20 +236,19 @@ func (m *mirror) post(ctx context.Context, api string, secrets contracts.Secrets
 	return m.persist(ctx, false, func(ctx context.Context) (girder.Job, error) { return client.CreateJob(ctx, request) })
 }
 
-// keep stores how a created job is reached, beside the secrets that are there.
-func (m *mirror) keep(ctx context.Context, secrets contracts.Secrets, made girder.Job) (contracts.Secrets, error) {
+// keep stores how a created job is reached, beside the secrets that are there,
+// and returns all. Another tracker may have created one as well, while both took
+// themselves for the active one: the first that is stored is the job's.
+func (m *mirror) keep(ctx context.Context, made girder.Job) (contracts.Secrets, error) {
 	kept := contracts.Secrets{createdID: string(made.ID), createdHandler: made.Handler}
 	if made.Spec != nil {
 		kept[createdURL], kept[createdToken] = made.Spec.URL, made.Spec.Headers[girder.TokenHeader]
 	}
-	for name, value := range secrets {
-		kept[name] = value
-	}
-	return kept, m.bus.PutSecrets(ctx, m.job, contracts.SecretJob, kept)
+	return m.bus.AddSecrets(ctx, m.job, contracts.SecretJob, kept)
 }
 
 // whyNotCreated tells a refusal, which is the task's fault, from everything else.
-func (m *mirror) whyNotCreated(ctx context.Context, seq uint64, err error) error {
+func (m *mirror) whyNotCreated(ctx context.Context, err error) error {
 	var refusal *girder.Error
 	if !errors.As(err, &refusal) || girder.IsTemporary(err) {
 		return err
@@ -240,7 +257,7 @@ func (m *mirror) whyNotCreated(ctx context.Context, seq uint64, err error) error
 	if errors.Is(err, girder.ErrUnauthorized) || errors.Is(err, girder.ErrForbidden) {
 		sentence = fmt.Sprintf("girder.job.token: Girder refuses to create the job, the token needs the scope jobs.rest.create_job (%v)", err)
 	}
-	if _, err := m.bus.PutGirderJob(ctx, m.job, seq, contracts.GirderJobRef{Refused: sentence}); err != nil {
+	if err := m.tell(ctx, func(ref *contracts.GirderJobRef) { ref.Creating, ref.Refused = false, sentence }); err != nil {
 		return err
 	}
 	return m.refuse(ctx, sentence)

@@ -50,6 +50,8 @@ type mirror struct {
 	text    *transcript.Transcript
 	box     *transcript.Outbox
 	noted   contracts.GirderMirror // as the projection has it
+	ref     contracts.GirderJobRef // the last word on the job's Girder job
+	refSeq  uint64                 // its stream sequence
 	problem string
 	live    *live
 	readSeq uint64              // stream sequence of the last message heard
@@ -127,6 +129,9 @@ func (m *mirror) run(ctx context.Context) error {
 		return nil
 	}
 	m.noted = *projection.Girder
+	if err := m.readRef(ctx); err != nil {
+		return err
+	}
 	if err := m.awaitSubmission(ctx); err != nil {
 		return err
 	}
@@ -304,6 +309,11 @@ func (m *mirror) note(ctx context.Context, change func(*contracts.GirderMirror))
 	change(&next)
 	if next == m.noted {
 		return nil
+	}
+	if next.Done {
+		if err := m.tell(ctx, func(ref *contracts.GirderJobRef) { ref.Mirror = &next }); err != nil {
+			return err
+		}
 	}
 	_, err := m.bus.UpdateProjection(ctx, m.job, func(job *contracts.Job) bool {
 		if job.Girder == nil || job.Girder.Done {

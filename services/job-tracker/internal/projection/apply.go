@@ -17,6 +17,7 @@ func apply(job *contracts.Job, entry *contracts.Entry, seq uint64) bool {
 		return false
 	}
 	job.LifeSeq = seq
+	phrase := detail(job, entry)
 	job.Status = contracts.StatusAfter(job.Status, entry)
 	job.Attempt, job.Crashes, job.Failures = entry.Attempt, entry.Crashes, entry.Failures
 	applyData(job, entry)
@@ -24,7 +25,7 @@ func apply(job *contracts.Job, entry *contracts.Entry, seq uint64) bool {
 		job.EndedAt = entry.Time
 	}
 	job.History = append(job.History, contracts.HistoryEntry{
-		Type: entry.Type, Attempt: entry.Attempt, Time: entry.Time, Source: entry.Source, Detail: shorten(detail(entry), maxDetail),
+		Type: entry.Type, Attempt: entry.Attempt, Time: entry.Time, Source: entry.Source, Detail: shorten(phrase, maxDetail),
 	})
 	if extra := len(job.History) - contracts.MaxHistory; extra > 0 {
 		job.History = slices.Delete(job.History, 1, 1+extra) // how it began stays
@@ -109,8 +110,8 @@ func newAttempt(job *contracts.Job, data *contracts.Claimed) {
 	job.Timings = contracts.Timings{}
 }
 
-// detail says in a phrase what an entry means.
-func detail(entry *contracts.Entry) string {
+// detail says in a phrase what an entry means for a job as it was before.
+func detail(job *contracts.Job, entry *contracts.Entry) string {
 	switch data := entry.Data.(type) {
 	case *contracts.Submitted:
 		return data.Task.Title()
@@ -121,11 +122,11 @@ func detail(entry *contracts.Entry) string {
 		}
 		return phrase
 	case *contracts.Claimed:
-		return fmt.Sprintf("by executor %s on node %s", data.Executor, data.Node)
+		return claimedBy(job, entry, data)
 	case *contracts.Adopted:
-		return fmt.Sprintf("executor %s on node %s goes on with it", data.Executor, data.Node)
+		return adoptedBy(job, data)
 	case *contracts.Released:
-		return fmt.Sprintf("given back by executor %s on node %s", data.Executor, data.Node)
+		return fmt.Sprintf("given back by executor %s on node %s before its container started, to be claimed again", data.Executor, data.Node)
 	case *contracts.Started:
 		return "container " + data.Container[:min(12, len(data.Container))]
 	case *contracts.Canceling:
@@ -145,8 +146,32 @@ func detail(entry *contracts.Entry) string {
 	}
 }
 
+// claimedBy says whether an attempt was taken over from an owner that is lost.
+func claimedBy(job *contracts.Job, entry *contracts.Entry, data *contracts.Claimed) string {
+	phrase := fmt.Sprintf("by executor %s on node %s", data.Executor, data.Node)
+	if entry.Crashes > job.Crashes && job.Executor != "" {
+		phrase += fmt.Sprintf(", which takes over: attempt %d was lost with executor %s on node %s", job.Attempt, job.Executor, job.Node)
+	}
+	return phrase
+}
+
+// adoptedBy says that the attempt goes on, and that its container does.
+func adoptedBy(job *contracts.Job, data *contracts.Adopted) string {
+	phrase := fmt.Sprintf("executor %s on node %s goes on", data.Executor, data.Node)
+	if job.Executor != "" {
+		phrase += fmt.Sprintf(" where executor %s stopped", job.Executor)
+	}
+	if job.Container != "" {
+		phrase += ", with the same container"
+	}
+	return phrase
+}
+
 func failure(data *contracts.Failed) string {
 	phrase := fmt.Sprintf("%s: %s", data.Kind, data.Message)
+	if data.Kind == contracts.FailureInfrastructure {
+		phrase = fmt.Sprintf("%s, not the task's own failure: %s", data.Kind, data.Message)
+	}
 	if data.OOMKilled {
 		phrase += " (out of memory)"
 	}

@@ -71,11 +71,21 @@ func TestApply(t *testing.T) {
 		},
 		"given back": {
 			[]contracts.EntryData{submission(), queued, claimed, &contracts.Released{Node: "n", Executor: "e"}},
-			contracts.Job{Status: contracts.StatusQueued, Attempt: 1}, "given back by executor e on node n",
+			contracts.Job{Status: contracts.StatusQueued, Attempt: 1}, "given back by executor e on node n before its container started, to be claimed again",
 		},
 		"taken over": {
 			[]contracts.EntryData{submission(), queued, claimed, started, &contracts.Claimed{Node: "m", Executor: "f"}},
-			contracts.Job{Status: contracts.StatusClaimed, Attempt: 2, Crashes: 1, Node: "m", Executor: "f"}, "by executor f on node m",
+			contracts.Job{Status: contracts.StatusClaimed, Attempt: 2, Crashes: 1, Node: "m", Executor: "f"}, "by executor f on node m, which takes over: attempt 1 was lost with executor e on node n",
+		},
+		"adopted": {
+			[]contracts.EntryData{submission(), queued, claimed, started, &contracts.Adopted{Node: "n", Executor: "f"}},
+			contracts.Job{Status: contracts.StatusRunning, Attempt: 1, Node: "n", Executor: "f", Container: "0123456789abcdef", StartedAt: at.Add(3 * time.Second)},
+			"executor f on node n goes on where executor e stopped, with the same container",
+		},
+		"adopted before it ran": {
+			[]contracts.EntryData{submission(), queued, claimed, &contracts.Adopted{Node: "n", Executor: "f"}},
+			contracts.Job{Status: contracts.StatusClaimed, Attempt: 1, Node: "n", Executor: "f"},
+			"executor f on node n goes on where executor e stopped",
 		},
 		"succeeded": {
 			[]contracts.EntryData{
@@ -100,7 +110,7 @@ func TestApply(t *testing.T) {
 			contracts.Job{
 				Status: contracts.StatusRetrying, Attempt: 1, Crashes: 1, Node: "n", Executor: "e",
 				Failure: contracts.FailureInfrastructure, Message: "engine",
-			}, "infrastructure: engine, tried again at 2026-01-02T03:04:05Z",
+			}, "infrastructure, not the task's own failure: engine, tried again at 2026-01-02T03:04:05Z",
 		},
 		"canceled": {
 			[]contracts.EntryData{submission(), queued, &contracts.Canceled{By: "ann", Reason: "wrong file"}},

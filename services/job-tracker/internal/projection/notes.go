@@ -67,7 +67,8 @@ func (n *notes) follow(ctx context.Context, from uint64) error {
 }
 
 // makeUp passes on what was said before the start: by the jobs that had not
-// ended then, and by those that the projection did not know yet.
+// ended then, by those of which nothing is known although they ran, and by those
+// that the projection did not know yet.
 func (n *notes) makeUp(ctx context.Context, start time.Time) error {
 	known := map[contracts.JobID]bool{}
 	scanned := false
@@ -82,7 +83,7 @@ func (n *notes) makeUp(ctx context.Context, start time.Time) error {
 			continue
 		}
 		known[job.ID] = true
-		if job.Status.Terminal() && !scanned {
+		if job.Status.Terminal() && !scanned && (job.StartedAt.IsZero() || job.Phase != nil || job.Progress != nil) {
 			continue
 		}
 		if err := n.replay(ctx, job.ID); err != nil {

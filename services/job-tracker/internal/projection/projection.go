@@ -30,6 +30,9 @@ const settle = 25 * time.Millisecond
 // Run keeps the projection until the context ends. One instance runs it at a
 // time; should there be two, none undoes what the other did.
 func Run(ctx context.Context, b *bus.Bus) error {
+	if err := rebuild(ctx, b); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		return b.WorkSubjects(ctx, contracts.ProjectionConsumer, workers, func(ctx context.Context, subject string) error {
@@ -46,7 +49,42 @@ func Run(ctx context.Context, b *bus.Bus) error {
 		})
 	})
 	group.Go(func() error { return newNotes(b).run(ctx) })
+	group.Go(func() error { return refresh(ctx, b) })
 	return group.Wait()
+}
+
+// rebuild makes the projections that are not there, of jobs that have a life: the
+// bucket may have been deleted.
+func rebuild(ctx context.Context, b *bus.Bus) error {
+	missing, err := b.Unprojected(ctx)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(workers)
+	for _, job := range missing {
+		group.Go(func() error { return CatchUp(ctx, b, job) })
+	}
+	return group.Wait()
+}
+
+// refreshers is how many jobs are looked at at a time when a tracker begins.
+const refreshers = 16
+
+// refresh brings the jobs up to date that have not ended: a message that a
+// tracker died with comes again only when its lease is over.
+func refresh(ctx context.Context, b *bus.Bus) error {
+	group, working := errgroup.WithContext(ctx)
+	group.SetLimit(refreshers)
+	for job, err := range b.Projections(ctx) {
+		if job == nil { // all that were there, or none are readable
+			return errors.Join(err, group.Wait())
+		}
+		if !job.Status.Terminal() {
+			group.Go(func() error { return CatchUp(working, b, job.ID) })
+		}
+	}
+	return errors.Join(group.Wait(), context.Cause(ctx))
 }
 
 // CatchUp applies every entry of a job's life that was not applied yet. Several
@@ -54,17 +92,34 @@ func Run(ctx context.Context, b *bus.Bus) error {
 func CatchUp(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
 	var unread error
 	_, err := b.UpdateProjection(ctx, job, func(projection *contracts.Job) bool {
-		changed := false
+		anew, changed := projection.LifeSeq == 0, false
 		for {
 			var next *bus.Seen
-			if next, unread = b.EntryAfter(ctx, job, projection.LifeSeq); unread != nil || next == nil {
+			if next, unread = b.EntryAfter(ctx, job, projection.LifeSeq); unread != nil {
 				return changed
+			}
+			if next == nil {
+				break
 			}
 			changed = apply(projection, next.Entry, next.Seq) || changed
 		}
+		if anew && projection.Girder != nil && projection.Status.Terminal() {
+			unread = recall(ctx, b, projection)
+		}
+		return changed && unread == nil
 	})
 	if err = errors.Join(err, unread); err != nil {
 		return fmt.Errorf("project %s: %w", job, err)
 	}
 	return nil
+}
+
+// recall takes over how the mirror of a job ended, where it has: a projection
+// that is made anew must not start another one.
+func recall(ctx context.Context, b *bus.Bus, projection *contracts.Job) error {
+	ref, _, err := b.GirderJob(ctx, projection.ID)
+	if err == nil && ref != nil && ref.Mirror != nil {
+		projection.Girder = ref.Mirror
+	}
+	return err
 }

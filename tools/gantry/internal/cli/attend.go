@@ -67,7 +67,7 @@ func (e *Env) cancelOnSignal(ctx context.Context, leave context.CancelCauseFunc,
 
 // follow shows what happens to a job, and returns its terminal entry.
 func follow(ctx context.Context, c *client.Client, task *contracts.Task, s *screen) (*contracts.Entry, error) {
-	var end *contracts.Entry
+	var before, end *contracts.Entry
 	for event, err := range c.Follow(ctx, task.ID) {
 		if err != nil {
 			return nil, fmt.Errorf("follow %s: %w", task.ID, err)
@@ -83,7 +83,8 @@ func follow(ctx context.Context, c *client.Client, task *contracts.Task, s *scre
 			if err := checkOurs(task, event.Entry); err != nil {
 				return nil, err
 			}
-			entry(s, event.Entry)
+			entry(s, before, event.Entry)
+			before = event.Entry
 			if event.Entry.Terminal() {
 				end = event.Entry
 			}
@@ -129,12 +130,12 @@ func note(s *screen, n *contracts.Note) {
 	}
 }
 
-func entry(s *screen, e *contracts.Entry) {
+func entry(s *screen, before, e *contracts.Entry) {
 	if !e.Terminal() {
 		s.entry(e)
 	}
-	if failed, ok := e.Data.(*contracts.Failed); ok && failed.WillRetry {
-		s.notice("attempt %d failed and will be tried again: %s", e.Attempt, show.Clean(failed.Message))
+	if turn := show.Turn(before, e); turn != "" {
+		s.notice("%s", turn)
 	}
 }
 

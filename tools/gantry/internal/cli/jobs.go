@@ -115,8 +115,18 @@ func (s *JobsShow) Run(ctx context.Context, env *Env) error {
 		if s.JSON {
 			return env.printJSON(job)
 		}
-		return env.print(show.Job(job, now(), env.OutStyle()))
+		return env.print(show.Job(job, isAway(ctx, c, job), now(), env.OutStyle()))
 	})
+}
+
+// isAway reports whether the executor of a job under way is not listed. Where the
+// list cannot be had, nothing is known.
+func isAway(ctx context.Context, c *client.Client, job *contracts.Job) bool {
+	if job.Status.Terminal() || job.Executor == "" || job.Status == contracts.StatusRetrying {
+		return false
+	}
+	workers, err := c.Workers(ctx)
+	return err == nil && !slices.ContainsFunc(workers, func(w contracts.Instance) bool { return w.ID == string(job.Executor) })
 }
 
 // JobsCancel is `gantry jobs cancel`.

@@ -44,7 +44,7 @@ func (r *Run) Run(ctx context.Context, env *Env) error {
 		return asGantry(err)
 	}
 	defer c.Close()
-	if _, err := c.Submit(ctx, task); err != nil {
+	if _, err := deliver(ctx, c, task); err != nil {
 		return asGantry(err)
 	}
 	if r.Detach {

@@ -11,8 +11,10 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/goccy/go-yaml"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 )
 
 // Submit is `gantry submit`.
@@ -51,7 +53,7 @@ func (s *Submit) run(ctx context.Context, env *Env) error {
 		return err
 	}
 	defer c.Close()
-	job, err := c.Submit(ctx, task)
+	job, err := deliver(ctx, c, task)
 	if err != nil {
 		return err
 	}
@@ -125,4 +127,17 @@ func (e *Env) printEntry(entry *contracts.Entry) error {
 		return fmt.Errorf("print entry: %w", err)
 	}
 	return e.print(string(value) + "\n")
+}
+
+// deliver submits a task. Without an answer it is asked whether there is a stream
+// that takes tasks: a cluster that elects a leader has one all the same.
+func deliver(ctx context.Context, c *client.Client, task *contracts.Task) (contracts.JobID, error) {
+	job, err := c.Submit(ctx, task)
+	if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+		return job, err
+	}
+	if _, missing := c.JetStream().Stream(ctx, contracts.StreamSubmit); errors.Is(missing, jetstream.ErrStreamNotFound) {
+		return "", missing
+	}
+	return "", err
 }

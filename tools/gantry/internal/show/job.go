@@ -10,13 +10,14 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 )
 
-// Job is everything about one job; a failed job's reason comes first.
-func Job(job *contracts.Job, now time.Time, s Style) string {
+// Job is everything about one job; a failed job's reason comes first. away says
+// that the executor of a job under way is not among the services that run.
+func Job(job *contracts.Job, away bool, now time.Time, s Style) string {
 	var out strings.Builder
 	if job.Message != "" {
 		fmt.Fprintf(&out, "%s %s\n\n", s.status(job.Status)+":", cleanLines(job.Message))
 	}
-	out.WriteString(grid(s, nil, facts(job, now, s)))
+	out.WriteString(grid(s, nil, facts(job, away, now, s)))
 	if len(job.Outputs) > 0 {
 		out.WriteString("\n" + s.Bold("Uploaded") + "\n" + outputs(job.Outputs, s))
 	}
@@ -26,7 +27,7 @@ func Job(job *contracts.Job, now time.Time, s Style) string {
 	return out.String()
 }
 
-func facts(job *contracts.Job, now time.Time, s Style) [][]string {
+func facts(job *contracts.Job, away bool, now time.Time, s Style) [][]string {
 	var rows [][]string
 	add := func(name, value string) {
 		if value != "" {
@@ -42,6 +43,9 @@ func facts(job *contracts.Job, now time.Time, s Style) [][]string {
 	add("Labels", labels(job.Labels))
 	add("Attempts", attempts(job))
 	add("Where", where(job))
+	if away {
+		add("", s.Warn(absence(job)))
+	}
 	add("Phase", phase(job))
 	add("Progress", progress(job))
 	add("Girder", mirror(job.Girder))
@@ -77,10 +81,10 @@ func labels(labels map[string]string) string {
 func attempts(job *contracts.Job) string {
 	out := fmt.Sprint(job.Attempt)
 	if job.Crashes > 0 {
-		out += ", " + Count(job.Crashes, "crash")
+		out += ", " + Count(job.Crashes, "crash") + " (of worker, engine or network)"
 	}
 	if job.Failures > 0 {
-		out += ", " + Count(job.Failures, "failure")
+		out += ", " + Count(job.Failures, "failure") + " (of the task)"
 	}
 	return out
 }
@@ -97,6 +101,15 @@ func where(job *contracts.Job) string {
 		words = append(words, "container "+clipID(Clean(job.Container)))
 	}
 	return strings.Join(words, ", ")
+}
+
+// absence says what becomes of a job whose executor is away.
+func absence(job *contracts.Job) string {
+	words := "this executor is away: "
+	if job.Container != "" {
+		words += "its container is left running, and "
+	}
+	return words + "the next executor of the node goes on with it; another node takes over after a while"
 }
 
 func clipID(id string) string { return id[:min(len(id), 12)] }

@@ -184,3 +184,23 @@ func End(job contracts.JobID, end *contracts.Entry) string {
 		return fmt.Sprintf("job %s ended", job)
 	}
 }
+
+// Turn says in a sentence what it means for a job that its attempt changed
+// hands; empty where it did not. before is the job's last entry until now.
+func Turn(before, e *contracts.Entry) string {
+	switch data := e.Data.(type) {
+	case *contracts.Adopted:
+		return fmt.Sprintf("executor %s goes on with attempt %d, which another one left", Clean(string(data.Executor)), e.Attempt)
+	case *contracts.Released:
+		return fmt.Sprintf("executor %s stops before the container started and gives the job back", Clean(string(data.Executor)))
+	case *contracts.Claimed:
+		if before != nil && before.Running() && e.Crashes > before.Crashes {
+			return fmt.Sprintf("attempt %d was lost with its worker, executor %s begins attempt %d", before.Attempt, Clean(string(data.Executor)), e.Attempt)
+		}
+	case *contracts.Failed:
+		if data.WillRetry {
+			return fmt.Sprintf("attempt %d failed and will be tried again: %s", e.Attempt, Clean(data.Message))
+		}
+	}
+	return ""
+}

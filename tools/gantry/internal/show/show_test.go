@@ -70,6 +70,13 @@ func runningJob() contracts.Job {
 	}
 }
 
+// leftJob was adopted once and is left running now.
+func leftJob() contracts.Job {
+	job := runningJob()
+	job.Node, job.Executor, job.Container, job.Crashes, job.Attempt = "node-7f3a", "ex-2", "0123456789abcdef", 1, 2
+	return job
+}
+
 func TestTables(t *testing.T) {
 	t.Parallel()
 	list := &contracts.JobList{Jobs: []contracts.Job{runningJob(), *failedJob()}, Total: 12}
@@ -89,8 +96,9 @@ func TestTables(t *testing.T) {
 		"jobs":          show.Jobs(list, now, show.Style{}),
 		"jobs_color":    show.Jobs(list, now, show.Style{Color: true}),
 		"no_jobs":       show.Jobs(&contracts.JobList{}, now, show.Style{}),
-		"job_failed":    show.Job(failedJob(), now, show.Style{}),
-		"job_running":   show.Job(ptr(runningJob()), now, show.Style{}),
+		"job_failed":    show.Job(failedJob(), false, now, show.Style{}),
+		"job_running":   show.Job(ptr(runningJob()), false, now, show.Style{}),
+		"job_away":      show.Job(ptr(leftJob()), true, now, show.Style{}),
 		"workers":       show.Workers(workers, now, show.Style{}),
 		"no_workers":    show.Workers(nil, now, show.Style{}),
 		"topology":      show.Topology(topology, show.Style{}),
@@ -147,6 +155,42 @@ func TestEnd(t *testing.T) {
 	} {
 		if got := show.End("x", &contracts.Entry{Data: data}); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+func TestStopping(t *testing.T) {
+	t.Parallel()
+	for running, want := range map[int]string{
+		-1: "stopping, containers that run are left running: 'gantry --data /data up' goes on with them; once more quits at once",
+		0:  "stopping, no task is running; once more quits at once",
+		1:  "stopping, 1 container is left running: 'gantry --data /data up' goes on with it; once more quits at once",
+		2:  "stopping, 2 containers are left running: 'gantry --data /data up' goes on with them; once more quits at once",
+	} {
+		if got := show.Stopping(show.Instance{Data: "/data"}, running); got != want {
+			t.Errorf("%d: got %q, want %q", running, got, want)
+		}
+	}
+}
+
+func TestTurn(t *testing.T) {
+	t.Parallel()
+	running := &contracts.Entry{Type: contracts.EntryStarted, Attempt: 1, Data: &contracts.Started{}}
+	queued := &contracts.Entry{Type: contracts.EntryQueued, Data: &contracts.Queued{}}
+	for _, c := range []struct {
+		before, entry *contracts.Entry
+		want          string
+	}{
+		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Adopted{Executor: "ex-2"}}, "executor ex-2 goes on with attempt 1, which another one left"},
+		{running, &contracts.Entry{Attempt: 2, Crashes: 1, Data: &contracts.Claimed{Executor: "ex-2"}}, "attempt 1 was lost with its worker, executor ex-2 begins attempt 2"},
+		{queued, &contracts.Entry{Attempt: 1, Data: &contracts.Claimed{Executor: "ex-2"}}, ""},
+		{nil, queued, ""},
+		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Released{Executor: "ex-2"}}, "executor ex-2 stops before the container started and gives the job back"},
+		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Failed{Message: "engine gone", WillRetry: true}}, "attempt 1 failed and will be tried again: engine gone"},
+		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Failed{Message: "exit code 3"}}, ""},
+	} {
+		if got := show.Turn(c.before, c.entry); got != c.want {
+			t.Errorf("got %q, want %q", got, c.want)
 		}
 	}
 }

@@ -51,6 +51,9 @@ func (s Style) Dim(text string) string { return s.paint(dim, text) }
 // Good returns the text as good news.
 func (s Style) Good(text string) string { return s.paint(green, text) }
 
+// Warn is for what needs attention soon.
+func (s Style) Warn(text string) string { return s.paint(yellow, text) }
+
 // Bad returns the text as bad news.
 func (s Style) Bad(text string) string { return s.paint(red, text) }
 

@@ -30,10 +30,7 @@ type SimulatedGirder struct {
 
 // Summary is what `gantry up` prints when everything is ready.
 func Summary(i Instance, s Style) string {
-	gantry := "gantry"
-	if !i.DefaultData {
-		gantry = "gantry --data " + i.Data
-	}
+	gantry := i.command()
 	nats := i.NATS
 	if i.Embedded {
 		nats += s.Dim(" (embedded, this machine only)")
@@ -46,10 +43,10 @@ func Summary(i Instance, s Style) string {
 		{s.Dim("  Work"), i.Work},
 	}
 	if i.NoEngine != "" {
-		rows = append(rows, []string{s.Dim("  Note"), s.paint(yellow, "the container engine at "+i.NoEngine+" does not answer yet: tasks will wait until it does")})
+		rows = append(rows, []string{s.Dim("  Note"), s.Warn("the container engine at " + i.NoEngine + " does not answer yet: tasks will wait until it does")})
 	}
 	if i.Unsynced {
-		rows = append(rows, []string{s.Dim("  Note"), s.paint(yellow, "--fsync=false: a power cut can lose the last two minutes of accepted tasks")})
+		rows = append(rows, []string{s.Dim("  Note"), s.Warn("--fsync=false: a power cut can lose the last two minutes of accepted tasks")})
 	}
 	if i.Girder != nil {
 		rows = append(rows,
@@ -61,9 +58,33 @@ func Summary(i Instance, s Style) string {
 		[]string{"", ""},
 		[]string{s.Dim("  Run"), gantry + " run IMAGE [ARGS…]"},
 		[]string{s.Dim("  Look"), gantry + " jobs ls" + s.Dim("   ·   ") + gantry + " workers"},
-		[]string{s.Dim("  Stop"), "Ctrl-C"},
+		[]string{s.Dim("  Stop"), "Ctrl-C" + s.Dim(" (containers that run go on until the next start)")},
 	)
 	return s.Good("Gantry is ready.") + "\n\n" + grid(s, nil, rows) + "\n"
+}
+
+// command is how other commands reach the instance.
+func (i Instance) command() string {
+	if i.DefaultData {
+		return "gantry"
+	}
+	return "gantry --data " + i.Data
+}
+
+// Stopping is what `gantry up` says when it was told to stop. running is how many
+// containers run, negative where that is not known.
+func Stopping(i Instance, running int) string {
+	const again = "; once more quits at once"
+	left, them := "containers that run are left running", "them"
+	switch {
+	case running == 0:
+		return "stopping, no task is running" + again
+	case running == 1:
+		left, them = "1 container is left running", "it"
+	case running > 1:
+		left = Count(running, "container") + " are left running"
+	}
+	return fmt.Sprintf("stopping, %s: '%s up' goes on with %s%s", left, i.command(), them, again)
 }
 
 func queues(names []string) string {
