@@ -1,9 +1,13 @@
 package setup
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -17,8 +21,9 @@ type Dockerd struct {
 	Host string
 }
 
-// StartDockerd starts an engine and waits until it answers.
-func StartDockerd(t testing.TB) *Dockerd {
+// StartDockerd starts an engine and waits until it answers. Flags are further
+// ones, such as --live-restore.
+func StartDockerd(t testing.TB, flags ...string) *Dockerd {
 	t.Helper()
 	OpenEngine(t, "") // skips where there is no Docker
 	if os.Geteuid() != 0 {
@@ -34,15 +39,16 @@ func StartDockerd(t testing.TB) *Dockerd {
 		t.Fatalf("start dockerd: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
+		if err := errors.Join(unmount(dir), os.RemoveAll(dir)); err != nil {
 			t.Errorf("remove dockerd's data: %v", err)
 		}
 	})
 	d := &Dockerd{Host: "unix://" + filepath.Join(dir, "docker.sock")}
-	d.Process = newProcess(t, dir, "dockerd", path, nil,
+	flags = append(flags,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--host", d.Host, "--pidfile", filepath.Join(dir, "docker.pid"),
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false")
+	d.Process = newProcess(t, dir, "dockerd", path, nil, flags...)
 	d.isolated = true
 	t.Cleanup(func() { d.Stop() }) // its containerd ends with it
 	d.Start()
@@ -54,4 +60,21 @@ func (d *Dockerd) Start() {
 	d.t.Helper()
 	d.Process.Start()
 	d.AwaitOutput("API listen on")
+}
+
+// unmount takes away what an engine left mounted below a folder: one with live
+// restore leaves its data.
+func unmount(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	var errs []error
+	lines := strings.Split(strings.TrimSpace(string(mounts)), "\n")
+	for _, line := range slices.Backward(lines) { // the last one is on top
+		if fields := strings.Fields(line); len(fields) > 1 && strings.HasPrefix(fields[1], dir+"/") {
+			errs = append(errs, syscall.Unmount(fields[1], 0))
+		}
+	}
+	return errors.Join(errs...)
 }

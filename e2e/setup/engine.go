@@ -12,6 +12,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +29,7 @@ import (
 type Engine struct {
 	t      testing.TB
 	client *client.Client
+	host   string
 	// Image is a small image with busybox.
 	Image string
 }
@@ -55,7 +58,7 @@ func OpenEngine(t testing.TB, host string) *Engine {
 		}
 		t.Skipf("no Docker engine answers: %v", err)
 	}
-	e := &Engine{t: t, client: c}
+	e := &Engine{t: t, client: c, host: host}
 	e.importImage()
 	return e
 }
@@ -152,6 +155,69 @@ func (e *Engine) AwaitRemoved(ctx context.Context, id string) {
 	}
 }
 
+// Starts are the containers that were started, by the job of their label.
+type Starts struct {
+	mu      sync.Mutex
+	ids     map[string][]string
+	changed chan struct{} // closed and replaced with each start
+}
+
+// WatchStarts notes every start of a container with a label from now on, until
+// the test ends.
+func (e *Engine) WatchStarts(label string) *Starts {
+	e.t.Helper()
+	s := &Starts{ids: map[string][]string{}, changed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(context.Background())
+	started, errs := e.client.Events(ctx, events.ListOptions{
+		Filters: filters.NewArgs(filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", label)),
+	})
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for {
+			select {
+			case event := <-started:
+				s.add(event.Actor.Attributes["gantry.job"], event.Actor.ID)
+			case err := <-errs:
+				if ctx.Err() == nil {
+					e.t.Errorf("watch starts of containers: %v", err)
+				}
+				return
+			}
+		}
+	})
+	e.t.Cleanup(func() {
+		cancel()
+		watching.Wait()
+	})
+	return s
+}
+
+func (s *Starts) add(job, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ids[job] = append(s.ids[job], id)
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+// Of returns the containers of a job that were started, as soon as the given
+// one is among them.
+func (s *Starts) Of(ctx context.Context, job, id string) []string {
+	for {
+		s.mu.Lock()
+		ids, changed := slices.Clone(s.ids[job]), s.changed
+		s.mu.Unlock()
+		if slices.Contains(ids, id) {
+			return ids
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ids
+		}
+	}
+}
+
 // Inspect returns all that the engine says about a container.
 func (e *Engine) Inspect(id string) string {
 	e.t.Helper()
@@ -164,6 +230,29 @@ func (e *Engine) Inspect(id string) string {
 		e.t.Fatalf("inspect container: %v", err)
 	}
 	return pretty.String()
+}
+
+// Run starts a container with the labels and returns its id. It runs until it
+// is removed.
+func (e *Engine) Run(labels map[string]string) string {
+	e.t.Helper()
+	made, err := e.client.ContainerCreate(e.t.Context(), &container.Config{Image: e.Image, Cmd: []string{"sleep", "1000"}, Labels: labels},
+		&container.HostConfig{NetworkMode: "none"}, nil, nil, "")
+	if err == nil {
+		err = e.client.ContainerStart(e.t.Context(), made.ID, container.StartOptions{})
+	}
+	if err != nil {
+		e.t.Fatalf("run a container: %v", err)
+	}
+	return made.ID
+}
+
+// Remove removes a container.
+func (e *Engine) Remove(id string) {
+	e.t.Helper()
+	if err := e.client.ContainerRemove(context.Background(), id, container.RemoveOptions{Force: true}); err != nil {
+		e.t.Errorf("remove container: %v", err)
+	}
 }
 
 // removeAll removes containers that a failed test left, and says how many.

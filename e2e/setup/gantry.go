@@ -26,6 +26,15 @@ type Config struct {
 	Hold []string
 	// DockerHost is the executor's engine; that of the environment if empty.
 	DockerHost string
+	// Nodes are what runs tasks; one node with DockerHost if empty.
+	Nodes []NodeConfig
+	// Servers is how many NATS servers there are, each stream on all of them: 1
+	// if 0, or 3.
+	Servers int
+	// Health gives every service an address to be asked whether it is ready.
+	Health bool
+	// Patience bounds everything that the test waits for; four minutes if 0.
+	Patience time.Duration
 	// Up runs everything as `gantry up`, in one process.
 	Up bool
 }
@@ -36,12 +45,17 @@ type Gantry struct {
 	T      testing.TB
 	Engine *Engine
 	Girder *Girder
-	// NATS and the services by name; with Config.Up only the one process.
+	// NATS and the services by name; with Config.Up only the one process. The
+	// first node's executor and transfer are among the services.
 	NATS     *Process
 	Services map[string]*Process
 	Up       *Process
+	// Servers are all NATS servers, Nodes all nodes.
+	Servers []*Process
+	Nodes   []*Node
 
-	// Dir has everything of this Gantry, WorkRoot its tasks' data.
+	// Dir has everything of this Gantry, WorkRoot the data of its first node's
+	// tasks.
 	Dir, WorkRoot string
 	// URL and Token are the NATS server's.
 	URL, Token string
@@ -58,9 +72,12 @@ const patience = 4 * time.Minute
 // but for those that are on hold.
 func Start(t testing.TB, cfg Config) *Gantry {
 	t.Helper()
-	g := &Gantry{T: t, Engine: OpenEngine(t, cfg.DockerHost), Girder: startGirder(t), Dir: t.TempDir(), Services: map[string]*Process{}}
+	g := &Gantry{T: t, Girder: startGirder(t), Dir: t.TempDir(), Services: map[string]*Process{}}
 	var cancel context.CancelFunc
-	g.ctx, cancel = context.WithTimeout(context.WithoutCancel(t.Context()), patience)
+	if cfg.Patience == 0 {
+		cfg.Patience = patience
+	}
+	g.ctx, cancel = context.WithTimeout(context.WithoutCancel(t.Context()), cfg.Patience)
 	t.Cleanup(cancel)
 	if cfg.Slots == 0 {
 		cfg.Slots = 2
@@ -76,37 +93,78 @@ func Start(t testing.TB, cfg Config) *Gantry {
 
 func (g *Gantry) startServices(cfg Config) {
 	g.T.Helper()
-	g.WorkRoot = filepath.Join(g.Dir, "work")
-	g.NATS, g.URL, g.Token = startNATS(g.T, g.Dir)
+	cfg.Servers = max(cfg.Servers, 1)
+	g.Servers, g.URL, g.Token = startNATS(g.T, g.Dir, cfg.Servers)
+	g.NATS = g.Servers[0]
 	g.env = []string{"GANTRY_NATS_URL=" + g.URL, "GANTRY_NATS_TOKEN=" + g.Token}
 	g.connect(client.Config{URL: g.URL, Token: g.Token})
-	// So that a test may submit before the dispatcher, which does it too.
-	if err := g.ApplyTopology(g.ctx, 1); err != nil {
-		g.T.Fatalf("apply topology: %v", err)
-	}
+	g.applyTopology(cfg.Servers)
 	env := map[string]string{
-		"GANTRY_NATS_URL": g.URL, "GANTRY_NATS_TOKEN": g.Token, "GANTRY_LOG_LEVEL": "debug",
-		"GANTRY_WORK_ROOT": g.WorkRoot, "GANTRY_SLOTS": fmt.Sprint(cfg.Slots),
-	}
-	if cfg.DockerHost != "" {
-		env["DOCKER_HOST"] = cfg.DockerHost
+		"GANTRY_NATS_URL": g.URL, "GANTRY_NATS_TOKEN": g.Token, "GANTRY_LOG_LEVEL": "debug", "GANTRY_SLOTS": fmt.Sprint(cfg.Slots),
 	}
 	maps.Copy(env, cfg.Env)
-	var started []string
-	for _, name := range []string{Dispatcher, Tracker, Transfer, Executor} {
-		g.Services[name] = newProcess(g.T, g.Dir, name, program(name), environment(env))
-		if !slices.Contains(cfg.Hold, name) {
-			g.Services[name].Start()
-			started = append(started, name)
-		}
+	g.Services[Tracker] = newProcess(g.T, g.Dir, Tracker, program(Tracker), environment(env))
+	if len(cfg.Nodes) == 0 {
+		cfg.Nodes = []NodeConfig{{DockerHost: cfg.DockerHost}}
 	}
-	for _, name := range started {
-		g.AwaitService(name)
+	for _, node := range cfg.Nodes {
+		g.addNode(node, env)
+	}
+	first := g.Nodes[0]
+	g.WorkRoot, g.Engine = first.WorkRoot, first.Engine
+	g.Services[Executor], g.Services[Transfer] = first.Executor, first.Transfer
+	env["GANTRY_REPLICAS"] = fmt.Sprint(cfg.Servers)
+	g.Services[Dispatcher] = newProcess(g.T, g.Dir, Dispatcher, program(Dispatcher), environment(env))
+	g.startAll(cfg)
+}
+
+// startAll starts the services that are not on hold and waits for all of them.
+func (g *Gantry) startAll(cfg Config) {
+	g.T.Helper()
+	type started struct {
+		service string
+		process *Process
+		node    *Node
+	}
+	all := []started{{Dispatcher, g.Services[Dispatcher], nil}, {Tracker, g.Services[Tracker], nil}}
+	for _, node := range g.Nodes {
+		all = append(all, started{Transfer, node.Transfer, node}, started{Executor, node.Executor, node})
+	}
+	all = slices.DeleteFunc(all, func(s started) bool { return slices.Contains(cfg.Hold, s.service) })
+	for _, s := range all {
+		if cfg.Health {
+			s.process.answerHealth()
+		}
+		s.process.Start()
+	}
+	for _, s := range all {
+		g.await(s.service, s.process, s.node)
+	}
+}
+
+// applyTopology does what the dispatcher does too, so that a test may submit
+// before there is one. A new cluster needs a moment to elect its leaders.
+func (g *Gantry) applyTopology(servers int) {
+	g.T.Helper()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(g.ctx, 10*time.Second)
+		err := g.ApplyTopology(ctx, servers)
+		cancel()
+		if err == nil {
+			return
+		}
+		if servers == 1 || g.ctx.Err() != nil {
+			g.T.Fatalf("apply topology: %v", err)
+		}
+		<-again.C
 	}
 }
 
 func (g *Gantry) startUp(cfg Config) {
 	g.T.Helper()
+	g.Engine = OpenEngine(g.T, cfg.DockerHost)
 	data := filepath.Join(g.Dir, "data")
 	g.WorkRoot = filepath.Join(data, "work")
 	g.cli = []string{"--data", data}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go/jetstream"
@@ -166,17 +165,14 @@ func (g *Gantry) AwaitGirderJob(job contracts.JobID) *contracts.GirderJobRef {
 }
 
 // AwaitService waits until a process of the service that was started last has
-// announced itself.
+// announced itself; that of the first node, if nodes have it.
 func (g *Gantry) AwaitService(name string) {
 	g.T.Helper()
-	since := g.Services[name].startedAt()
-	g.watch(contracts.BucketNodes, contracts.InstanceKey(name, "*"), func(update jetstream.KeyValueEntry) bool {
-		var instance contracts.Instance
-		if update.Operation() != jetstream.KeyValuePut || json.Unmarshal(update.Value(), &instance) != nil {
-			return false
-		}
-		return !instance.Started.Before(since)
-	}, func() { g.T.Fatalf("%s is not there", name) })
+	var node *Node
+	if name == Executor || name == Transfer {
+		node = g.Nodes[0]
+	}
+	g.await(name, g.Services[name], node)
 }
 
 // watch passes the values of keys on until found returns true; otherwise is
@@ -248,10 +244,4 @@ func Statuses(job girdersim.Job) []string {
 		names = append(names, contracts.GirderStatus(status).String())
 	}
 	return names
-}
-
-func (p *Process) startedAt() time.Time {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.started
 }

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,29 +19,42 @@ import (
 	"github.com/gantry-worker/gantry/contracts/client"
 )
 
-// checkNothingIsLeft stops Gantry and looks for whatever it left. Secrets go
-// while job-tracker lives; the rest has to be gone when the executor has ended.
+// checkNothingIsLeft stops Gantry and looks for whatever it left. Secrets and
+// messages go while the services live; the rest has to be gone when the
+// executors have ended.
 func (g *Gantry) checkNothingIsLeft() {
 	defer g.Client.Close()
 	if err := g.Girder.Up(); err != nil {
 		g.T.Errorf("start Girder again: %v", err)
 	}
 	g.Girder.SetFault(nil)
-	label := g.label()
+	label := g.Label()
 	if !g.T.Failed() {
-		g.awaitSecretsGone()
+		g.awaitGone("secrets", g.secrets)
+		g.awaitGone("messages", g.waiting)
+		g.awaitGone("uploads", g.uploads)
 	}
 	if code := g.stop(); code != 0 {
 		g.T.Errorf("exit code %d after SIGTERM", code)
 	}
-	err := errors.Join(g.Engine.removeAll(label), leftInWorkFolder(g.WorkRoot))
-	if err != nil {
+	errs := []error{g.Engine.removeAll(label), leftInWorkFolder(g.WorkRoot)}
+	for _, node := range g.Nodes {
+		errs = append(errs, node.Engine.removeAll(label), leftInWorkFolder(node.WorkRoot))
+	}
+	if err := errors.Join(errs...); err != nil {
 		g.T.Errorf("something is left:\n%v", err)
 	}
 }
 
-// label is that of all containers of this Gantry.
-func (g *Gantry) label() string {
+// Label is that of all containers of this Gantry.
+func (g *Gantry) Label() string {
+	g.T.Helper()
+	return "gantry.installation=" + g.Installation()
+}
+
+// Installation is the id of this Gantry, which is there when an executor has
+// started.
+func (g *Gantry) Installation() string {
 	g.T.Helper()
 	kv, err := g.JetStream().KeyValue(g.ctx, contracts.BucketInstallation)
 	if err != nil {
@@ -49,40 +64,61 @@ func (g *Gantry) label() string {
 	if err != nil {
 		g.T.Fatalf("read installation's id: %v", err)
 	}
-	return "gantry.installation=" + string(id.Value())
+	return string(id.Value())
 }
 
-// stop stops all services, the executor first, and returns the highest exit
+// stop stops all services, the executors first, and returns the highest exit
 // code; those that do not run have none.
 func (g *Gantry) stop() int {
-	if g.Up != nil {
-		return g.Up.Stop()
-	}
 	worst := 0
-	for _, name := range []string{Executor, Transfer, Dispatcher, Tracker} {
-		worst = max(worst, g.Services[name].Stop())
+	for _, p := range g.services() {
+		worst = max(worst, p.Stop())
 	}
 	return worst
 }
 
-// awaitSecretsGone waits until there are no secrets but those of failed jobs,
-// which are kept for a while. It has to look again and again: what is purged
-// leaves no marker, and nobody is told.
-func (g *Gantry) awaitSecretsGone() {
-	again := time.NewTicker(20 * time.Millisecond)
+// awaitGone waits until nothing of a sort is left. It has to look again and
+// again: what is purged leaves no marker, and nobody is told.
+func (g *Gantry) awaitGone(what string, left func() []string) {
+	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
-		left := g.secrets()
-		if len(left) == 0 {
+		found := left()
+		if len(found) == 0 {
 			return
 		}
 		select {
 		case <-again.C:
 		case <-g.ctx.Done():
-			g.T.Errorf("secrets are left: %v", left)
+			g.T.Errorf("%s are left: %v", what, found)
 			return
 		}
 	}
+}
+
+// waiting are the messages that make somebody do something.
+func (g *Gantry) waiting() []string {
+	var all []string
+	for _, name := range []string{contracts.StreamSubmit, contracts.StreamReady, contracts.StreamLater, contracts.StreamTransfers} {
+		stream, err := g.JetStream().Stream(g.ctx, name)
+		if err != nil {
+			g.T.Fatalf("read %s: %v", name, err)
+		}
+		info, err := stream.Info(g.ctx, jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			g.T.Fatalf("read %s: %v", name, err)
+		}
+		all = slices.AppendSeq(all, maps.Keys(info.State.Subjects))
+	}
+	return all
+}
+
+// uploads says how many uploads are not finished in Girder.
+func (g *Gantry) uploads() []string {
+	if n := g.Girder.OpenUploads(); n > 0 {
+		return []string{fmt.Sprintf("%d of them", n)}
+	}
+	return nil
 }
 
 // secrets are the keys of secrets, without those of failed jobs.

@@ -2,9 +2,11 @@ package setup
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +29,8 @@ type Process struct {
 	env  []string
 	// isolated gives the process a network of its own.
 	isolated bool
+	// health is where it answers whether it is ready, empty for nowhere.
+	health string
 
 	mu      sync.Mutex // guards what follows
 	run     *run       // nil while nothing runs
@@ -157,6 +161,58 @@ func (p *Process) signal(sig syscall.Signal) {
 	if err := p.run.cmd.Process.Signal(sig); err != nil {
 		p.t.Fatalf("send %s to %s: %v", sig, p.Name, err)
 	}
+}
+
+func (p *Process) startedAt() time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.started
+}
+
+// answerHealth gives a service that is yet to be started an address to be asked
+// whether it is ready.
+func (p *Process) answerHealth() {
+	p.t.Helper()
+	p.health = fmt.Sprintf("127.0.0.1:%d", freePort(p.t))
+	p.env = append(p.env, "GANTRY_HEALTH_ADDRESS="+p.health)
+}
+
+// AwaitReady waits until the service says that it is ready, or that it is not.
+// It has to ask again and again: nobody is told.
+func (p *Process) AwaitReady(ctx context.Context, ready bool) {
+	p.t.Helper()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		said := p.ready(ctx)
+		if (said == nil) == ready {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			p.t.Fatalf("%s is to say ready: %t, and says %v", p.Name, ready, said)
+		}
+	}
+}
+
+func (p *Process) ready(ctx context.Context) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.health+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(response.Body)
+	if err := errors.Join(err, response.Body.Close()); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", response.Status, text)
+	}
+	return nil
 }
 
 // AwaitOutput waits until the process has printed the text since its start.

@@ -1,6 +1,7 @@
 package setup
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -21,9 +22,22 @@ const (
 // programs is the folder that [Main] filled or found.
 var programs string
 
+// parallel is how many tests run at once, unless -parallel says otherwise: they
+// wait for the most part.
+const parallel = "12"
+
 // Main runs the tests of a package and returns their exit code. It is for
 // TestMain.
 func Main(m *testing.M) int {
+	said := false
+	flag.Parse()
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		if err := flag.Set("test.parallel", parallel); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
 	if bin := os.Getenv("GANTRY_BIN"); bin != "" {
 		programs = bin
 		return m.Run()

@@ -1,0 +1,121 @@
+package setup
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/gantry-worker/gantry/contracts"
+)
+
+// NodeConfig says what one node is like.
+type NodeConfig struct {
+	// DockerHost is the executor's engine; that of the environment if empty.
+	DockerHost string
+	// Env are further variables of the node's services.
+	Env map[string]string
+	// Proxied puts a network that can be cut between the executor and NATS.
+	Proxied bool
+}
+
+// Node is a node: a work folder, with the executor and the transfer that share it.
+type Node struct {
+	WorkRoot           string
+	Engine             *Engine
+	Executor, Transfer *Process
+	// Network is between the executor and NATS, if the node was to be proxied.
+	Network *Network
+}
+
+// addNode makes a node; its services are not started.
+func (g *Gantry) addNode(cfg NodeConfig, env map[string]string) *Node {
+	g.T.Helper()
+	suffix := ""
+	if n := len(g.Nodes); n > 0 {
+		suffix = fmt.Sprintf("-%d", n+1)
+	}
+	node := &Node{WorkRoot: filepath.Join(g.Dir, "work"+suffix), Engine: g.engine(cfg.DockerHost)}
+	env = maps.Clone(env)
+	env["GANTRY_WORK_ROOT"] = node.WorkRoot
+	if cfg.DockerHost != "" {
+		env["DOCKER_HOST"] = cfg.DockerHost
+	}
+	maps.Copy(env, cfg.Env)
+	node.Transfer = newProcess(g.T, g.Dir, Transfer+suffix, program(Transfer), environment(env))
+	if cfg.Proxied {
+		node.Network = startNetwork(g.T, g.URL)
+		env["GANTRY_NATS_URL"] = node.Network.URL
+	}
+	node.Executor = newProcess(g.T, g.Dir, Executor+suffix, program(Executor), environment(env))
+	g.Nodes = append(g.Nodes, node)
+	return node
+}
+
+// engine returns the engine at a host: nodes may share one.
+func (g *Gantry) engine(host string) *Engine {
+	g.T.Helper()
+	for _, node := range g.Nodes {
+		if node.Engine.host == host {
+			return node.Engine
+		}
+	}
+	return OpenEngine(g.T, host)
+}
+
+// ID is the node's id, which is there when a service of it has started.
+func (n *Node) ID() (contracts.NodeID, error) {
+	var identity struct {
+		Node contracts.NodeID `json:"node"`
+	}
+	text, err := os.ReadFile(filepath.Join(n.WorkRoot, "node.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &identity)
+	}
+	return identity.Node, err
+}
+
+// AwaitExecutor waits until the node's executor, as it was started last, has
+// announced itself.
+func (g *Gantry) AwaitExecutor(n *Node) { g.await(Executor, n.Executor, n) }
+
+// AwaitTransfer is the same for the node's transfer.
+func (g *Gantry) AwaitTransfer(n *Node) { g.await(Transfer, n.Transfer, n) }
+
+// await waits until a process of a service has announced itself; on a node
+// only one of that node counts.
+func (g *Gantry) await(service string, p *Process, n *Node) {
+	g.T.Helper()
+	since := p.startedAt()
+	g.watch(contracts.BucketNodes, contracts.InstanceKey(service, "*"), func(update jetstream.KeyValueEntry) bool {
+		var instance contracts.Instance
+		if update.Operation() != jetstream.KeyValuePut || json.Unmarshal(update.Value(), &instance) != nil {
+			return false
+		}
+		if n != nil {
+			if id, err := n.ID(); err != nil || instance.Node != id {
+				return false
+			}
+		}
+		return !instance.Started.Before(since)
+	}, func() { g.T.Fatalf("%s is not there", p.Name) })
+}
+
+// services are all processes but NATS, in the order in which they are to be
+// stopped.
+func (g *Gantry) services() []*Process {
+	if g.Up != nil {
+		return []*Process{g.Up}
+	}
+	var all []*Process
+	for _, node := range g.Nodes {
+		all = append(all, node.Executor)
+	}
+	for _, node := range g.Nodes {
+		all = append(all, node.Transfer)
+	}
+	return append(all, g.Services[Dispatcher], g.Services[Tracker])
+}
