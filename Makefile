@@ -97,7 +97,7 @@ test-short: ## under a minute, without Docker
 	DOCKER_HOST=unix:///nonexistent go test -short -timeout 2m $(PACKAGES)
 
 .PHONY: test
-test: fmt-check ensure-test-needs vet lint build-modules test-unit test-e2e test-compose ## everything that CI runs
+test: fmt-check ensure-test-needs vet lint build-modules test-unit test-e2e verify-units test-compose ## everything that CI runs
 
 # Unit, component (embedded NATS), contract and Docker tests, all with the race
 # detector. A missing engine is a failure here, not a reason to skip.
@@ -112,6 +112,11 @@ test-e2e: build ensure-test-needs
 .PHONY: test-compose
 test-compose: images
 	deploy/compose-test.sh
+
+# systemd's own check of the units, where there is systemd.
+.PHONY: verify-units
+verify-units: build
+	deploy/systemd/verify.sh $(ROOT)/bin
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (10s)

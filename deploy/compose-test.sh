@@ -1,79 +1,213 @@
 #!/usr/bin/env bash
-# Starts docker-compose.yml as it is shipped, under a project, passwords, port
-# and work folder of its own, runs one task through it as the user "client",
-# restarts NATS, and runs another. Leaves nothing behind.
+# Starts docker-compose.yml as it is shipped, under a project, passwords, ports
+# and a work folder of its own, and then what deploy/compose.cluster.yml makes of
+# it. While tasks run, an executor is killed, executors and transfer are replaced
+# as in an upgrade, and NATS is restarted; of the cluster, a leader is killed. No
+# task may notice. Leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf 'compose-test: %s\n' "$*"; }
+say() { printf 'compose-test: %3ds %s\n' "$SECONDS" "$*"; }
 die() { printf 'compose-test: %s\n' "$*" >&2; exit 1; }
 
 project=gantry-test-$$
 image=gantry-compose-test:$$
 scratch=$(mktemp -d)
 work=$(mktemp -d /tmp/gantry-work.XXXXXX)
+files=(-f docker-compose.yml)
 deploy/make-env.sh "$scratch/env" >/dev/null
 # Port 0: the engine chooses one, anew at each start.
-printf 'GANTRY_WORK=%s\nGANTRY_NATS_PORT=0\n' "$work" >>"$scratch/env"
+printf '%s\n' "GANTRY_WORK=$work" GANTRY_NATS_PORT=0 GANTRY_NATS_PORT_2=0 GANTRY_NATS_PORT_3=0 >>"$scratch/env"
 
 compose() {
 	if command -v docker-compose >/dev/null; then
-		docker-compose -p "$project" --env-file "$scratch/env" "$@"
+		docker-compose -p "$project" --env-file "$scratch/env" "${files[@]}" "$@"
 	else
-		docker compose -p "$project" --env-file "$scratch/env" "$@"
-	fi
+		docker compose -p "$project" --env-file "$scratch/env" "${files[@]}" "$@"
+	fi 2>>"$scratch/compose.log"
+}
+
+# container SERVICE [NUMBER]: the id of its container while it runs.
+container() {
+	docker ps -q --filter "label=com.docker.compose.project=$project" --filter "label=com.docker.compose.service=$1" \
+		--filter "label=com.docker.compose.container-number=${2:-1}"
 }
 
 finish() {
 	local code=$?
 	trap - EXIT
-	[ $code = 0 ] || compose logs --tail=40 >&2 || true
-	compose down -v -t 20 >/dev/null 2>&1 || true
+	[ $code = 0 ] || { compose logs --tail=40 >&2; tail -n 20 "$scratch/compose.log" >&2; } || true
+	compose down -v -t 20 >/dev/null || true
+	docker ps -aq --filter "ancestor=$image" | xargs -r docker rm -f >/dev/null || true
+	# What containers left may be root's.
+	rm -rf "$work" 2>/dev/null || docker run --rm --network none -v "$work:/work" "$image" /busybox sh -c 'rm -rf /work/*' || true
 	docker image rm -f "$image" >/dev/null 2>&1 || true
 	rm -rf "$scratch" "$work"
 	exit $code
 }
 trap finish EXIT
 
-# await_healthy: until every container that has a health check is well.
-await_healthy() {
-	local states
-	for _ in $(seq 120); do
-		states=$(compose ps -q | xargs docker inspect -f '{{.Name}} {{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}')
-		grep -qE 'starting|unhealthy|exited|restarting' <<<"$states" || return 0
-		sleep 1
+# await SENTENCE COMMAND…: until the command succeeds.
+await() {
+	local sentence=$1
+	shift
+	for _ in $(seq 300); do
+		! "$@" || return 0
+		sleep 0.2
 	done
-	printf '%s\n' "$states" >&2
-	die "not every container became healthy."
+	die "$sentence"
 }
 
-# run_task NAME: submits a task that prints NAME and its input, and waits for it.
-run_task() {
-	cat >"$scratch/task.json" <<-END
-	{"version": 1, "task": "docker_run", "docker": {"image": "$image", "pull": "never",
-	 "entrypoint": ["/busybox", "echo"], "args": ["hello from", "$1"]}}
-	END
-	gantry submit -f "$scratch/task.json" --wait || die "the task $1 did not end in success."
+# healthy: every container that has a health check is well.
+healthy() {
+	! docker ps -aq --filter "label=com.docker.compose.project=$project" |
+		xargs docker inspect -f '{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}}' |
+		grep -qE 'starting|unhealthy|exited|restarting'
 }
+
+await_healthy() { await "not every container became healthy." healthy; }
+
+urls() {
+	local service id
+	for service in nats nats-2 nats-3; do
+		id=$(container $service)
+		[ -z "$id" ] || printf 'nats://%s,' "$(docker port "$id" 4222 | head -n 1)"
+	done
+}
+
+password() { sed -n "s/^GANTRY_NATS_PASSWORD_$1=//p" "$scratch/env"; }
 
 gantry() {
-	GANTRY_NATS_URL=nats://$(compose port nats 4222) GANTRY_NATS_USER=client \
-		GANTRY_NATS_PASSWORD=$(sed -n 's/^GANTRY_NATS_PASSWORD_CLIENT=//p' "$scratch/env") \
-		timeout 120 bin/gantry "$@" </dev/null
+	GANTRY_NATS_URL=$(urls) GANTRY_NATS_USER=client GANTRY_NATS_PASSWORD=$(password CLIENT) timeout 60 bin/gantry "$@" </dev/null
+}
+
+# submit SCRIPT [FLAG…]: a task that runs a shell script.
+submit() {
+	local script=$1
+	shift
+	cat >"$scratch/task.json" <<-END
+	{"version": 1, "task": "docker_run", "docker": {"image": "$image", "pull": "never",
+	 "entrypoint": ["/busybox", "sh", "-c"], "args": ["$script"]}}
+	END
+	gantry submit -f "$scratch/task.json" "$@"
+}
+
+run_task() { submit "echo $1" --wait >/dev/null || die "the task $1 did not end in success."; }
+
+# The tasks that nothing may disturb count aloud until they are told to stop.
+counting='i=0; until [ -e /stop ]; do i=$((i+1)); echo line $i; /busybox sleep 0.05; done; echo end'
+jobs=()
+
+container_of() { docker ps -q --no-trunc --filter "label=gantry.job=$1"; }
+
+# entries JOB TYPE: how many entries of a type the job's life has.
+entries() { gantry jobs show --json "$1" | tr -d ' \n' | { grep -o "\"type\":\"$2\"" || true; } | wc -l; }
+
+# owner JOB: the executor that owns the job.
+owner() { gantry jobs show --json "$1" | tr -d ' \n' | grep -o '"executor":"[^"]*"' | tail -n 1; }
+
+owners() { for job in "${jobs[@]}"; do owner "$job"; done; }
+
+all_run() { [ "$(docker ps -q --filter "ancestor=$image" | wc -l)" = ${#jobs[@]} ] && [ "$(owners | wc -l)" = ${#jobs[@]} ]; }
+
+# changed_owners OWNERS NUMBER: so many jobs have another owner than in the list.
+changed_owners() { [ "$(diff <(printf '%s\n' "$1") <(owners) | grep -c '^>')" = "$2" ]; }
+
+# check JOB CONTAINER: told to stop, the task ends well, in the container in which
+# it began, with each line of its log once.
+check() {
+	[ "$(container_of "$1")" = "$2" ] || die "the task $1 is not in the container in which it began."
+	docker exec "$2" /busybox touch /stop
+	gantry logs -f "$1" >"$scratch/log" 2>"$scratch/err" || die "the log of $1 did not come to its end: $(cat "$scratch/err")"
+	local lines
+	lines=$(grep -c '^line ' "$scratch/log")
+	diff <(seq -f 'line %g' "$lines" && echo end) "$scratch/log" >&2 || die "the log of $1 is not what it wrote."
+	[ "$(entries "$1" succeeded) $(entries "$1" claimed) $(entries "$1" started)" = "1 1 1" ] ||
+		die "the task $1 did not end in success at its first attempt: $(gantry jobs show "$1")"
+}
+
+nothing_runs() { [ -z "$(docker ps -aq --filter "ancestor=$image")" ] && [ -z "$(find "$work" -name attempt.json)" ]; }
+
+# down: everything is removed; the servers refused nobody anything.
+down() {
+	local refused
+	refused=$(compose logs | grep -i 'violation' | head -n 3) || true
+	[ -z "$refused" ] || die "a user may not do what its service needs: $refused"
+	compose down -v -t 20
+	local left
+	left=$(docker ps -aq --filter "label=com.docker.compose.project=$project" &&
+		docker network ls -q --filter "label=com.docker.compose.project=$project" &&
+		docker volume ls -q --filter "label=com.docker.compose.project=$project")
+	[ -z "$left" ] || die "docker-compose down left behind: $left"
 }
 
 cp "$(command -v busybox)" "$scratch/busybox"
 printf 'FROM scratch\nCOPY busybox /busybox\n' >"$scratch/Dockerfile"
-docker build -q -t "$image" "$scratch" >/dev/null
+docker build -q -t "$image" "$scratch" >/dev/null 2>&1
 
-say "starting the services, two executors"
-compose up -d --no-build --scale docker-executor=2
+say "one NATS server, three executors"
+compose up -d --no-build --scale docker-executor=3
 await_healthy
-say "all containers are healthy"
 run_task one
-say "restarting NATS"
+grep -q '"machine":"[0-9a-f]' "$work/node.json" || grep -q '^GANTRY_MACHINE_ID_FILE=/dev/null' "$scratch/env" ||
+	die "the machine is not in node.json: $(cat "$work/node.json")"
+
+say "six tasks, as many as the executors have slots"
+for _ in 1 2 3 4 5 6; do jobs+=("$(submit "$counting")"); done
+await "not every task has begun." all_run
+began=$(owners)
+[ "$(sort -u <<<"$began" | wc -l)" = 3 ] || die "the tasks are not spread over three executors: $began"
+containers=()
+for job in "${jobs[@]}"; do containers+=("$(container_of "$job")"); done
+
+say "an executor is killed; its two tasks are adopted"
+pid=$(docker inspect -f '{{.State.Pid}}' "$(container docker-executor 1)")
+docker run --rm --network none --pid host "$image" /busybox kill -9 "$pid"
+await "the tasks of the executor that was killed were not adopted." changed_owners "$began" 2
+await_healthy # its container was started again
+
+say "an upgrade: executors and transfer are replaced, tasks go on"
+began=$(owners)
+compose up -d --no-build --no-deps --force-recreate --scale docker-executor=3 docker-executor transfer
+await "the tasks were not adopted by the new executors." changed_owners "$began" 6
+
+say "NATS is restarted"
 compose restart nats
-await_healthy
+for i in "${!jobs[@]}"; do check "${jobs[i]}" "${containers[i]}"; done
 run_task two
-[ -z "$(docker ps -aq --filter "ancestor=$image")" ] || die "a task's container is left."
-say "both tasks ran, no container of theirs is left"
+await "a task's container or folder is left." nothing_runs
+say "six tasks ended in the containers in which they began, their logs are whole"
+down
+
+say "three NATS servers"
+files+=(-f deploy/compose.cluster.yml)
+compose up -d --no-build
+await_healthy
+run_task three
+
+# leader STREAM: the NATS server that leads it.
+leader() {
+	local address line
+	address=$(docker port "$(container nats)" 4222 | head -n 1)
+	exec 3<>"/dev/tcp/${address%:*}/${address##*:}"
+	printf 'CONNECT {"user":"admin","pass":"%s","verbose":false}\r\nSUB _INBOX.test 1\r\nPUB $JS.API.STREAM.INFO.%s _INBOX.test 0\r\n\r\n' \
+		"$(password ADMIN)" "$1" >&3
+	while read -r -t 10 line <&3; do
+		[[ $line =~ \"num_replicas\":3.*\"leader\":\"([^\"]*)\" ]] || continue
+		printf '%s\n' "${BASH_REMATCH[1]}"
+		break
+	done
+	exec 3>&-
+}
+
+lost=$(leader JOBS)
+[ -n "$lost" ] || die "the stream JOBS has no three replicas or no leader."
+id=$(container "$lost")
+say "the leader of the stream JOBS, $lost, is killed"
+docker kill "$id" >/dev/null
+run_task four
+docker start "$id" >/dev/null
+await_healthy # it has what it missed
+await "a task's container or folder is left." nothing_runs
+down
+say "done"
