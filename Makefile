@@ -109,6 +109,17 @@ test-unit: ensure-test-needs
 test-e2e: build ensure-test-needs
 	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin go test -race -count=1 -p 1 -timeout 20m ./e2e/...
 
+# Not part of CI: hours, if you like. SOAK_SEEDS runs of the model of a job's life,
+# SOAK_KILLS kills of each service while SOAK_TASKS tasks run. Every run prints its seed.
+SOAK_SEEDS ?= 500
+SOAK_KILLS ?= 500
+SOAK_TASKS ?= 600
+.PHONY: soak
+soak: build ensure-test-needs ## many seeds of the model, hundreds of kills of each service
+	GANTRY_MODEL_SEEDS=$(SOAK_SEEDS) go test -race -count=1 -timeout 12h ./e2e/model
+	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin GANTRY_CHAOS_KILLS=$(SOAK_KILLS) GANTRY_CHAOS_TASKS=$(SOAK_TASKS) \
+		go test -race -count=1 -timeout 12h -run 'TestKilledAgainAndAgain|TestRollingRestarts' ./e2e/scenarios
+
 .PHONY: test-compose
 test-compose: images
 	deploy/compose-test.sh
