@@ -15,8 +15,6 @@ import (
 // connection too, ends it, and who reads opens another one where it stopped. So
 // it waits for nothing but its contexts.
 type Reader struct {
-	// Pending is how many messages there were when it was opened.
-	Pending  uint64
 	consumer jetstream.Consumer
 	messages jetstream.MessagesContext
 	read     uint64 // messages
@@ -60,7 +58,6 @@ func (r *Reader) open(ctx context.Context, js jetstream.JetStream, stream string
 	if r.consumer, err = js.CreateConsumer(ctx, stream, config); err != nil {
 		return err
 	}
-	r.Pending = r.consumer.CachedInfo().NumPending
 	r.messages, err = r.consumer.Messages()
 	return err
 }
@@ -96,15 +93,6 @@ func (r *Reader) Next(ctx context.Context) (jetstream.Msg, *jetstream.MsgMetadat
 		return nil, nil, fmt.Errorf("%w: delivery %d came instead of %d", errGap, meta.Sequence.Consumer, r.read)
 	}
 	return msg, meta, nil
-}
-
-// Left returns how many messages the server has yet to deliver.
-func (r *Reader) Left(ctx context.Context) (uint64, error) {
-	info, err := r.consumer.Info(ctx)
-	if err != nil {
-		return 0, err
-	}
-	return info.NumPending, nil
 }
 
 // Close ends the reader.

@@ -56,6 +56,11 @@ type lease struct {
 	ttl      time.Duration
 	revision uint64
 	renewed  time.Time // when the request was sent that the server accepted
+
+	// other is the revision of another instance's lease, and otherSince when it
+	// was first seen.
+	other      uint64
+	otherSince time.Time
 }
 
 func (l *lease) acquire(ctx context.Context) bool {
@@ -68,10 +73,44 @@ func (l *lease) acquire(ctx context.Context) bool {
 			return err
 		}
 		l.revision, err = kv.Create(ctx, l.key, []byte(l.id), jetstream.KeyTTL(l.ttl))
+		if errors.Is(err, jetstream.ErrKeyExists) {
+			return l.inherit(ctx, kv)
+		}
 		return err
 	})
 	l.renewed = sent
 	return err == nil
+}
+
+// errHeld is returned for a lease that another instance holds.
+var errHeld = errors.New("another instance holds the lease")
+
+// inherit takes a lease that has not been renewed for its time to live: its
+// holder does not lead any more by then. A server that was killed may forget
+// when a key is to expire, and would keep it for ever.
+func (l *lease) inherit(ctx context.Context, kv jetstream.KeyValue) error {
+	entry, err := kv.Get(ctx, l.key)
+	if err != nil {
+		return err
+	}
+	if entry.Revision() != l.other {
+		l.other, l.otherSince = entry.Revision(), time.Now()
+	}
+	if time.Since(l.otherSince) < l.ttl {
+		return errHeld
+	}
+	ack, err := l.put(ctx, l.other)
+	if err == nil {
+		l.revision = ack.Sequence
+	}
+	return err
+}
+
+// put stores the lease in place of a revision. A plain update would drop the
+// key's time to live.
+func (l *lease) put(ctx context.Context, revision uint64) (*jetstream.PubAck, error) {
+	return l.bus.JetStream().Publish(ctx, nodesPrefix+l.key, []byte(l.id),
+		jetstream.WithMsgTTL(l.ttl), jetstream.WithExpectLastSequencePerSubject(revision))
 }
 
 // hold runs lead under a context that ends with the lease.
@@ -110,9 +149,7 @@ func (l *lease) renew(ctx context.Context) bool {
 	end := l.renewed.Add(l.ttl - l.ttl/3)
 	limited, cancel := context.WithDeadline(ctx, end)
 	defer cancel()
-	// A plain update would drop the key's time to live.
-	ack, err := l.bus.JetStream().Publish(limited, "$KV."+contracts.BucketNodes+"."+l.key, []byte(l.id),
-		jetstream.WithMsgTTL(l.ttl), jetstream.WithExpectLastSequencePerSubject(l.revision))
+	ack, err := l.put(limited, l.revision)
 	if err == nil {
 		l.revision, l.renewed = ack.Sequence, sent
 		return true

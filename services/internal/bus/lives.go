@@ -25,6 +25,9 @@ func (b *Bus) WatchLives(ctx context.Context, caughtUp func(), handle func(*Seen
 		if refused := b.Refused(start, "$JS.API.CONSUMER.CREATE."+contracts.StreamJobs); refused != nil {
 			return fmt.Errorf("watch lives: %w", refused)
 		}
+		if errors.Is(err, client.ErrNotPermitted) {
+			return err
+		}
 		if ctx.Err() == nil {
 			zerolog.Ctx(ctx).Warn().Err(err).Msg("watch of lives interrupted, going on")
 			pause(ctx, redeliverAfter)

@@ -80,27 +80,6 @@ func (b *Bus) withdraw(ctx context.Context, instance contracts.Instance) error {
 	})
 }
 
-// Present reports whether an instance is listed in the bucket of nodes.
-func (b *Bus) Present(ctx context.Context, service, id string) (bool, error) {
-	present := false
-	err := b.persist(ctx, func(ctx context.Context) error {
-		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
-		if err != nil {
-			return err
-		}
-		_, err = kv.Get(ctx, contracts.InstanceKey(service, id))
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			return nil
-		}
-		present = err == nil
-		return err
-	}, onBucket(contracts.BucketNodes)...)
-	if err != nil {
-		return false, fmt.Errorf("look for %s: %w", contracts.InstanceKey(service, id), err)
-	}
-	return present, nil
-}
-
 // Instances returns all listed instances, without those that are not readable.
 func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
 	kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
@@ -111,11 +90,9 @@ func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
-	instances := []contracts.Instance{}
+	var entries []jetstream.KeyValueEntry
+	var newest time.Time
 	for key := range keys.Keys() {
-		if isLease(key) {
-			continue
-		}
 		entry, err := kv.Get(ctx, key)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			continue
@@ -123,9 +100,22 @@ func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list instances: %w", err)
 		}
+		entries = append(entries, entry)
+		if entry.Created().After(newest) {
+			newest = entry.Created()
+		}
+	}
+	instances := []contracts.Instance{}
+	for _, entry := range entries {
+		// A server that was killed may forget when a key is to expire. Both times
+		// are the server's.
+		isStale := newest.Sub(entry.Created()) > contracts.InstanceTTL
+		if isLease(entry.Key()) || isStale {
+			continue
+		}
 		var instance contracts.Instance
 		if err := json.Unmarshal(entry.Value(), &instance); err != nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Str("key", key).Msg("instance is not readable, left out")
+			zerolog.Ctx(ctx).Warn().Err(err).Str("key", entry.Key()).Msg("instance is not readable, left out")
 			continue
 		}
 		instances = append(instances, instance)

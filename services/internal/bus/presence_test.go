@@ -3,7 +3,9 @@ package bus_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,6 +46,40 @@ func until(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+func isListed(t *testing.T, b *bus.Bus, id string) bool {
+	t.Helper()
+	instances, err := b.Instances(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(instances, func(i contracts.Instance) bool { return i.ID == id })
+}
+
+// TestKeyThatNeverExpires: a server that was killed may forget when a key is to
+// expire. Nobody takes it for an instance, or a leader, for long.
+func TestKeyThatNeverExpires(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	b := open(t, server, "own")
+	kv, err := b.JetStream().KeyValue(t.Context(), contracts.BucketNodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, value := range map[string]string{"test.dead": `{"service":"test","id":"dead"}`, "leader.test": "dead"} {
+		if _, err := kv.Put(t.Context(), key, []byte(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	announce(t, b, "own")
+	until(t, "the dead one's end", func() bool { return !isListed(t, b, "dead") })
+	var leading atomic.Int32
+	var all sync.WaitGroup
+	defer all.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	<-stand(ctx, b, "own", &leading, &all).leads
+}
+
 func TestPresence(t *testing.T) {
 	t.Parallel()
 	natstest.Each(t, func(t *testing.T, nats natstest.NATS) {
@@ -61,14 +97,11 @@ func TestPresence(t *testing.T) {
 			never := presence.Unseen("test", "gone") // first: time goes on between the two
 			return presence.Unseen("test", "other") < never
 		})
-		if present, err := b.Present(t.Context(), "test", "other"); err != nil || !present {
-			t.Errorf("present %v, %v", present, err)
+		if !isListed(t, b, "other") {
+			t.Error("who is there is not listed")
 		}
 		other.Close() // as one that is killed: nothing is withdrawn
-		until(t, "the other's end", func() bool {
-			present, err := b.Present(t.Context(), "test", "other")
-			return err == nil && !present
-		})
+		until(t, "the other's end", func() bool { return !isListed(t, b, "other") })
 		if unseen := presence.Unseen("test", "other"); unseen <= 0 {
 			t.Errorf("unseen for %s", unseen)
 		}
@@ -78,7 +111,7 @@ func TestPresence(t *testing.T) {
 		// The key of one that withdraws leaves nothing for ever.
 		third := open(t, nats, "third")
 		withdraw := announce(t, third, "third")
-		until(t, "seeing the third", func() bool { present, err := b.Present(t.Context(), "test", "third"); return err == nil && present })
+		until(t, "seeing the third", func() bool { return isListed(t, b, "third") })
 		withdraw()
 		until(t, "an empty key", func() bool {
 			seq, err := b.LastSeq(t.Context(), "KV_nodes", "$KV.nodes.test.third")

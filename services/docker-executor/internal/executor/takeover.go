@@ -23,8 +23,9 @@ const (
 )
 
 // ownerIsGone asks the owner of a claim, which may be slow or cut off: silence
-// counts only when its key is gone as well and it has not been seen for
-// TakeoverAfter.
+// counts only when the owner has not been seen either, for so long that its key
+// has expired and for TakeoverAfter. The key itself proves nothing: a server that
+// was killed may forget when it is to expire.
 func (e *Executor) ownerIsGone(ctx context.Context, last *bus.Seen) (bool, error) {
 	life, err := e.Tools.Bus.Life(ctx, last.Job)
 	if err != nil {
@@ -47,11 +48,7 @@ func (e *Executor) ownerIsGone(ctx context.Context, last *bus.Seen) (bool, error
 		}
 		pause(ctx, askWait-time.Since(began))
 	}
-	present, err := e.Tools.Bus.Present(ctx, serviceName, string(id))
-	if err != nil || present {
-		return false, err
-	}
-	return e.Presence.Unseen(serviceName, string(id)) >= e.TakeoverAfter, nil
+	return e.Presence.Unseen(serviceName, string(id)) >= max(e.TakeoverAfter, contracts.InstanceTTL), nil
 }
 
 // takeOver runs the job's next attempt in place of one whose owner is gone, or
