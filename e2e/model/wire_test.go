@@ -195,15 +195,6 @@ func (l *link) cut() {
 	})
 }
 
-func (l *link) isCut() bool {
-	select {
-	case <-l.lost:
-		return true
-	default:
-		return false
-	}
-}
-
 // network is how an actor reaches NATS.
 type network struct{ actor *actor }
 
