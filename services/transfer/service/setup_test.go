@@ -127,8 +127,12 @@ func (b *bench) append(data contracts.EntryData) {
 	b.life = seen
 }
 
+// secret stores the job's token in place of the one before.
 func (b *bench) secret(token string) {
 	b.t.Helper()
+	if err := b.bus.DeleteSecrets(b.t.Context(), job); err != nil {
+		b.t.Fatal(err)
+	}
 	err := b.bus.PutSecrets(b.t.Context(), job, contracts.SecretIO, contracts.Secrets{"girder.token": token})
 	if err != nil {
 		b.t.Fatal(err)
