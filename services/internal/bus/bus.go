@@ -27,6 +27,10 @@ import (
 // answer is tried again as long as its caller's context lasts.
 const requestTimeout = 5 * time.Second
 
+// silentWait is how long a start waits for NATS, or for the dispatcher, before
+// it says so.
+const silentWait = 3 * time.Second
+
 // Bus is one service's connection. All methods may be called by many
 // goroutines at once.
 type Bus struct {
@@ -48,6 +52,10 @@ type Bus struct {
 func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bus, error) {
 	cfg.Wait = true
 	cfg.Name = service + "/" + instance
+	waiting := time.AfterFunc(silentWait, func() {
+		zerolog.Ctx(ctx).Warn().Str("nats_url", client.WithoutUserInfo(cfg.URL)).Msg("no connection to NATS yet, trying on")
+	})
+	defer waiting.Stop()
 	c, err := client.Connect(ctx, cfg)
 	if err != nil {
 		return nil, err
@@ -59,6 +67,10 @@ func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bu
 
 // AwaitTopology returns when every stream and bucket is there.
 func (b *Bus) AwaitTopology(ctx context.Context) error {
+	waiting := time.AfterFunc(silentWait, func() {
+		zerolog.Ctx(ctx).Warn().Msg("streams are not all there yet, waiting for the dispatcher to make them")
+	})
+	defer waiting.Stop()
 	return b.persist(ctx, func(ctx context.Context) error {
 		states, err := b.Topology(ctx)
 		if err != nil {
@@ -109,18 +121,25 @@ func (b *Bus) ConnectedSince() time.Time {
 	return b.connectedSince
 }
 
-// watchConnection notes each reconnect, and reports what the server says
-// outside of any request, above all that a subject is not permitted.
+// watchConnection notes each reconnect, and reports when the connection is lost
+// and made again, and what the server says outside of any request, above all
+// that a subject is not permitted.
 func (b *Bus) watchConnection(ctx context.Context) {
 	b.connectedSince = time.Now()
 	b.Conn().SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 		b.NoteError(err)
 		zerolog.Ctx(ctx).Warn().Err(err).Msg("NATS reports an error")
 	})
-	b.Conn().SetReconnectHandler(func(*nats.Conn) {
+	b.Conn().SetDisconnectErrHandler(func(conn *nats.Conn, err error) {
+		if !conn.IsClosed() {
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("connection to NATS lost, trying on")
+		}
+	})
+	b.Conn().SetReconnectHandler(func(conn *nats.Conn) {
 		b.mu.Lock()
-		defer b.mu.Unlock()
 		b.connectedSince = time.Now()
+		b.mu.Unlock()
+		zerolog.Ctx(ctx).Info().Str("server", conn.ConnectedServerName()).Msg("connected to NATS again")
 	})
 }
 
@@ -207,6 +226,7 @@ var betweenLeaders = []jetstream.ErrorCode{
 	10005, // no suitable peers for placement
 	10007, // not assigned to this server
 	10009, // cannot handle the request: not the leader
+	10158, // an earlier try with the same id is on its way, and may yet be lost
 }
 
 // errUndecided says that a message of ours, or of somebody else, is on its way

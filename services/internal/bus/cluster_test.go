@@ -7,6 +7,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
@@ -120,6 +124,59 @@ func TestAppendsAcrossTrouble(t *testing.T) {
 				checkChain(t, conn, contracts.JobID(fmt.Sprintf("job-%d", life)), &won[life])
 			}
 		})
+	}
+}
+
+// TestTryOnItsWay: a leader without followers has taken a message and cannot
+// say what becomes of it. Who publishes it again is told that its id is in
+// process, which is no refusal: it waits, and the message is there once.
+func TestTryOnItsWay(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("no cluster in short mode")
+	}
+	cluster := natstest.StartCluster(t)
+	leader := cluster.Leader(contracts.StreamLive)
+	config := cluster.MemberConfig(leader)
+	conn, err := client.Connect(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	b, err := bus.Open(t.Context(), config, "test", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	for i := range 3 {
+		if i != leader {
+			cluster.StopMember(i)
+		}
+	}
+	chunk := &contracts.LogChunk{Version: contracts.Version, Job: "job", Attempt: 1, Seq: 1, Stream: contracts.LogStdout, Data: "x"}
+	data, err := json.Marshal(chunk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	subject := contracts.LogHeadSubject("job")
+	until(t, "a message in process", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		defer cancel()
+		_, err := conn.JetStream().Publish(ctx, subject, data, jetstream.WithMsgID("log-job-1-1-g"))
+		var api *jetstream.APIError
+		return errors.As(err, &api) && api.ErrorCode == 10158
+	})
+	stored := make(chan error, 1)
+	go func() {
+		_, err := b.PublishLog(t.Context(), subject, "g", 0, chunk)
+		stored <- err
+	}()
+	cluster.Start()
+	if err := <-stored; err != nil {
+		t.Fatal(err)
+	}
+	if last, seq, err := b.LastLog(t.Context(), "job"); err != nil || last == nil || last.Seq != 1 || seq != 1 {
+		t.Errorf("last is %+v at %d, %v", last, seq, err)
 	}
 }
 

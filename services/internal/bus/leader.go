@@ -134,7 +134,7 @@ func (l *lease) hold(ctx context.Context, lead func(context.Context) error) erro
 		case <-ticker.C:
 		}
 		if leading.Err() == nil && !l.renew(leading) {
-			log.Warn().Str("instance", l.id).Msg("lease lost, standing by")
+			log.Warn().Msg("lease lost, standing by")
 			depose(ErrDeposed)
 		}
 	}

@@ -19,6 +19,7 @@ import (
 // twice. caughtUp is called once, after the lives that were there at the start.
 func (b *Bus) WatchLives(ctx context.Context, caughtUp func(), handle func(*Seen)) error {
 	watch := &livesWatch{bus: b, caughtUp: caughtUp, handle: handle}
+	said := "" // what keeps it is told once, not at each try
 	for ctx.Err() == nil {
 		start := time.Now()
 		err := watch.run(ctx)
@@ -28,10 +29,14 @@ func (b *Bus) WatchLives(ctx context.Context, caughtUp func(), handle func(*Seen
 		if errors.Is(err, client.ErrNotPermitted) {
 			return err
 		}
-		if ctx.Err() == nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Msg("watch of lives interrupted, going on")
-			pause(ctx, redeliverAfter)
+		if time.Since(start) > 2*requestTimeout {
+			said = "" // it worked meanwhile
 		}
+		if ctx.Err() == nil && fmt.Sprint(err) != said {
+			said = fmt.Sprint(err)
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("watch of lives interrupted, going on")
+		}
+		pause(ctx, redeliverAfter)
 	}
 	return context.Cause(ctx)
 }

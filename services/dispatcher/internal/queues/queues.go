@@ -87,10 +87,13 @@ func (q *Queues) Accepts(ctx context.Context, queue contracts.Queue) (bool, erro
 func (q *Queues) Run(ctx context.Context) error {
 	ticker := time.NewTicker(refreshInterval)
 	defer ticker.Stop()
+	failed := false // an outage is told once, not at each try
 	for {
-		if err := q.refresh(ctx); err != nil && ctx.Err() == nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Msg("announced queues not read")
+		err := q.refresh(ctx)
+		if err != nil && !failed && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Warn().Err(err).Msg("announced queues not read, trying on")
 		}
+		failed = err != nil
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
