@@ -1,6 +1,7 @@
 package service_test
 
 import (
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -270,4 +271,23 @@ func TestAChangedPolicyAndAdoption(t *testing.T) {
 	}
 	stop()
 	s.clean()
+}
+
+// A note that went down with its host leaves an attempt of which nobody knows
+// where its files are: that is not the task's fault.
+func TestAnAttemptWhoseNoteIsLostIsInfrastructure(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.died("job", script("exit:0"), s.claim(), &contracts.Started{})
+	s.exited("job", "exit:137")
+	mustWrite(t, filepath.Join(s.root, "attempts", "job.1", "attempt.json"), "")
+	stop := s.start(nil)
+	failed := s.awaitEntry("job", contracts.EntryFailed)
+	if data := failed.Data.(*contracts.Failed); data.Kind != contracts.FailureInfrastructure || !strings.Contains(data.Message, "host went down") || !data.WillRetry {
+		t.Errorf("failed as %+v", data)
+	}
+	stop()
+	if n := s.containers(); n != 0 || len(s.folders()) != 0 {
+		t.Errorf("%d containers and %v are left", n, s.folders())
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/bus"
@@ -282,6 +283,20 @@ func TestARevokeWaitsForTheEngine(t *testing.T) {
 	s.offer("job", script("hang"))
 	s.awaitEntry("job", contracts.EntryStarted)
 	s.engine.Fail(fake.CallSignal, unavailable, 2)
+	s.revoke(contracts.Revoke{Job: "job"})
+	types, _ := s.await("job")
+	sameTypes(t, types, "submitted", "queued", "claimed", "started", "canceling", "canceled")
+}
+
+// An engine that fails at the signals of a revoked task, and answers otherwise, is
+// asked again: nothing else would end the container.
+func TestARevokeOutlastsAnEngineThatFails(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	s.start(nil)
+	s.offer("job", script("hang"))
+	s.awaitEntry("job", contracts.EntryStarted)
+	s.engine.Fail(fake.CallSignal, &engine.Error{Op: "signal", Subject: "container x", Kind: engine.ErrFailed}, 3)
 	s.revoke(contracts.Revoke{Job: "job"})
 	types, _ := s.await("job")
 	sameTypes(t, types, "submitted", "queued", "claimed", "started", "canceling", "canceled")

@@ -4,6 +4,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
@@ -281,12 +282,13 @@ func TestAFullWorkFolderIsInfrastructure(t *testing.T) {
 
 func TestConfigurationIsChecked(t *testing.T) {
 	t.Parallel()
-	bad := service.Config{WorkRoot: "relative", LogLimit: "much", Queues: []contracts.Queue{"No"}, AllowOptions: []string{"privileged"}}
+	bad := service.Config{WorkRoot: "relative", LogLimit: "much", Queues: []contracts.Queue{"No"}, AllowOptions: []string{"privileged"},
+		TakeoverAfter: -time.Second, DrainTimeout: -time.Second}
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, word := range []string{"slots", "relative", "much", "No", "privileged"} {
+	for _, word := range []string{"slots", "relative", "much", "No", "privileged", "orphan-grace", "takeover-after", "drain-timeout"} {
 		if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(word)) {
 			t.Errorf("%q does not name %s", err, word)
 		}

@@ -73,6 +73,13 @@ func (c *Config) Validate() error {
 	if c.OrphanGrace <= 0 {
 		errs = append(errs, config.Invalid("orphan-grace", "must be longer than 0s, is %s", c.OrphanGrace))
 	}
+	for option, d := range map[string]time.Duration{
+		"max-grace": c.MaxGrace, "takeover-after": c.TakeoverAfter, "drain-timeout": c.DrainTimeout, "pull-idle": c.PullIdle,
+	} {
+		if d < 0 {
+			errs = append(errs, config.Invalid(option, "must not be negative, is %s", d))
+		}
+	}
 	if !filepath.IsAbs(c.WorkRoot) {
 		errs = append(errs, config.Invalid("work-root", "must be an absolute path, is %q", c.WorkRoot))
 	}

@@ -68,7 +68,7 @@ func (b *Bus) PublishLog(ctx context.Context, subject, generation string, last u
 			return fmt.Errorf("its outcome is open: %w", context.DeadlineExceeded)
 		}
 		return ErrLogLost
-	})
+	}, append(onStream(contracts.StreamLive), subject)...)
 	if err != nil {
 		return 0, fmt.Errorf("publish to %s: %w", subject, err)
 	}
@@ -83,7 +83,7 @@ func (b *Bus) DropLog(ctx context.Context, subject string, keep uint64) error {
 			return err
 		}
 		return stream.Purge(ctx, jetstream.WithPurgeSubject(subject), jetstream.WithPurgeKeep(keep))
-	})
+	}, onStream(contracts.StreamLive)...)
 	if err != nil {
 		return fmt.Errorf("drop from %s: %w", subject, err)
 	}

@@ -81,6 +81,7 @@ type Attempt struct {
 	plan      *plan
 	container string    // empty while there is none
 	begun     bool      // the container may have run
+	exited    bool      // it was seen to have ended
 	created   bool      // it was found only created: its start may be under way
 	shippedOn time.Time // the connection to NATS that the log was last shipped or verified on
 
@@ -123,7 +124,7 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var end contracts.EntryData
-	if err = a.heed(ctx, cancel); err == nil {
+	if err = a.heed(lifetime, cancel); err == nil {
 		end, err = a.try(ctx, lifetime)
 	}
 	stopTelling()
@@ -146,9 +147,10 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 }
 
 // heed reads the revoke that came before the job was registered with the revoke
-// listener; every later one is heard there.
-func (a *Attempt) heed(ctx context.Context, cancel context.CancelCauseFunc) error {
-	revoke, err := a.tools.Bus.LastRevoke(ctx, a.last.Job)
+// listener. Every later one is heard there, and does not cut the reading short:
+// the container of an adopted attempt is to be followed to its end all the same.
+func (a *Attempt) heed(lifetime context.Context, cancel context.CancelCauseFunc) error {
+	revoke, err := a.tools.Bus.LastRevoke(lifetime, a.last.Job)
 	if err != nil {
 		return err
 	}
@@ -164,10 +166,13 @@ func (a *Attempt) heed(ctx context.Context, cancel context.CancelCauseFunc) erro
 // try does all the work, and returns how the attempt ended.
 func (a *Attempt) try(ctx, lifetime context.Context) (contracts.EntryData, error) {
 	var err error
-	if a.begun || a.container != "" {
-		a.plan, err = makePlan(a.task, a.folder)
-	} else {
+	switch {
+	case !a.begun && a.container == "":
 		err = a.open(ctx)
+	case len(a.folder.Volumes) == 0: // there always is one
+		err = &Infrastructure{"what was noted of the attempt is lost: its host went down while the container ran"}
+	default:
+		a.plan, err = makePlan(a.task, a.folder)
 	}
 	if err != nil {
 		return nil, err

@@ -37,7 +37,7 @@ func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.Ent
 		return &contracts.Canceled{By: revoked.By, Reason: revoked.Reason}, nil
 	}
 	switch cause := context.Cause(ctx); {
-	case errors.Is(err, bus.ErrOvertaken), errors.Is(cause, ErrSuperseded):
+	case isAny(err, bus.ErrOvertaken, ErrSuperseded), errors.Is(cause, ErrSuperseded):
 		return nil, ErrSuperseded
 	case !a.begun && (isAny(cause, ErrStopping, ErrLeaseLost) || errors.Is(err, ErrStopping)):
 		return a.released(), nil

@@ -64,15 +64,16 @@ func (a *Attempt) watch(ctx, lifetime context.Context) (exit engine.Exit, err er
 		if exit, err = a.tools.Engine.Wait(watching, a.container, a.folder.EngineRun); err != nil {
 			giveUp() // nothing will be heard of the container any more
 		}
+		a.exited = err == nil
 		return err
 	})
 	all := make(chan error, 1)
 	go func() { all <- group.Wait() }()
 	err = a.tell(ctx, lifetime, all, giveUp)
 	giveUp()
-	stopErr := <-stopped
+	<-stopped
 	if ctx.Err() != nil {
-		return exit, errors.Join(context.Cause(ctx), stopErr)
+		return exit, context.Cause(ctx)
 	}
 	return exit, err
 }

@@ -96,9 +96,10 @@ func (a *Attempt) verifyLog(ctx context.Context, shipper *logship.Shipper, cut c
 }
 
 // settleLog ships again what NATS lost since the log was stored. It is asked
-// right before the end, when the container is still there to be read.
+// right before the end, when the container has ended and is still there to be
+// read; the log of one that runs on would have no end.
 func (a *Attempt) settleLog(lifetime context.Context) {
-	for a.begun && a.container != "" && !a.tools.Bus.ConnectedSince().Equal(a.shippedOn) {
+	for a.exited && !a.tools.Bus.ConnectedSince().Equal(a.shippedOn) {
 		if err := a.shipLog(lifetime, lifetime, lifetime); err != nil {
 			a.log.Warn().Err(err).Msg("not known whether NATS has all of the log")
 			return
@@ -106,16 +107,29 @@ func (a *Attempt) settleLog(lifetime context.Context) {
 	}
 }
 
-// logRetry is the pause before a log whose reading broke is read on.
-const logRetry = time.Second
+const (
+	// logRetry is the pause before a log whose reading broke is read on.
+	logRetry = time.Second
+	// logPatience is how long an engine may be away from which the log is read:
+	// longer than it is waited for to tell of the container's end.
+	logPatience = 5 * time.Minute
+)
 
 // readLog reads the log to its end, from wherever an engine that went away for
 // a while left off. ctx ends when nothing more is to be heard of the container.
 func (a *Attempt) readLog(ctx context.Context, position engine.Position, emit func(engine.Frame) error) error {
+	var away time.Time // since when the engine is
 	for {
+		began, before := time.Now(), position
 		var err error
 		position, err = a.tools.Engine.Logs(ctx, a.container, position, emit)
 		if !errors.Is(err, engine.ErrUnavailable) {
+			return err
+		}
+		if away.IsZero() || position != before || time.Since(began) > logPatience {
+			away = time.Now()
+		}
+		if time.Since(away) > logPatience {
 			return err
 		}
 		a.log.Warn().Err(err).Msg("log interrupted, going on")

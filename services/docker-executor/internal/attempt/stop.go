@@ -10,19 +10,19 @@ import (
 )
 
 // stopWhenDone stops the container when ctx ends before the container does, or
-// gives up watching one that is left to another executor. The channel gets one
-// value after watching has ended.
-func (a *Attempt) stopWhenDone(ctx, watching context.Context, giveUp func()) <-chan error {
-	done := make(chan error, 1)
+// gives up watching one that is left to another executor. The channel is closed
+// after watching has ended.
+func (a *Attempt) stopWhenDone(ctx, watching context.Context, giveUp func()) <-chan struct{} {
+	done := make(chan struct{})
 	go func() {
+		defer close(done)
 		select {
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), ErrStopping) {
 				giveUp()
 			}
-			done <- a.stop(ctx, watching)
+			a.stop(ctx, watching)
 		case <-watching.Done():
-			done <- nil
 		}
 	}()
 	return done
@@ -30,27 +30,37 @@ func (a *Attempt) stopWhenDone(ctx, watching context.Context, giveUp func()) <-c
 
 // stop sends the stop signal, and SIGKILL when the grace is over. A container
 // that is nobody's any more gets SIGKILL at once.
-func (a *Attempt) stop(ctx, watching context.Context) error {
+func (a *Attempt) stop(ctx, watching context.Context) {
 	signal, grace := contracts.DefaultStopSignal, contracts.DefaultGrace
 	var revoked *Revoked
 	switch cause := context.Cause(ctx); {
 	case watching.Err() != nil:
-		return nil
+		return
 	case errors.As(cause, &revoked):
 		signal, grace = revoked.SignalOrDefault(), revoked.GraceOrDefault()
 	case errors.Is(cause, ErrSuperseded):
-		return a.signal(watching, "SIGKILL")
+		a.kill(watching)
+		return
 	}
 	grace = min(grace, a.tools.MaxGrace)
 	a.log.Info().Str("signal", signal).Dur("grace", grace).Msg("asking container to stop")
 	if err := a.signal(watching, signal); err == nil {
-		select {
-		case <-watching.Done():
-			return nil
-		case <-time.After(grace):
-		}
+		pause(watching, grace)
 	}
-	return a.signal(watching, "SIGKILL")
+	a.kill(watching)
+}
+
+// kill sends SIGKILL until the container ends or an engine takes it: one that
+// fails at it may not the next time, and nothing else ends the container.
+func (a *Attempt) kill(watching context.Context) {
+	for watching.Err() == nil {
+		err := a.signal(watching, "SIGKILL")
+		if err == nil {
+			return
+		}
+		a.log.Warn().Err(err).Msg("container not killed, trying again")
+		pause(watching, signalRetry)
+	}
 }
 
 // signalRetry is the pause before a signal is sent again.
@@ -67,10 +77,6 @@ func (a *Attempt) signal(watching context.Context, signal string) error {
 		if !errors.Is(err, engine.ErrUnavailable) {
 			return err
 		}
-		select {
-		case <-watching.Done():
-			return nil
-		case <-time.After(signalRetry):
-		}
+		pause(watching, signalRetry)
 	}
 }

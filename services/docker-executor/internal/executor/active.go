@@ -17,6 +17,7 @@ type active struct {
 type owned struct {
 	attempt int
 	cancel  context.CancelCauseFunc
+	won     bool // the job's life says that it is ours
 }
 
 func newActive() *active { return &active{jobs: map[contracts.JobID]*owned{}} }
@@ -31,6 +32,13 @@ func (a *active) add(job contracts.JobID, number int, cancel context.CancelCause
 	}
 	a.jobs[job] = &owned{attempt: number, cancel: cancel}
 	return true
+}
+
+// won says that the attempt of a job, which was added before, is ours now.
+func (a *active) won(job contracts.JobID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.jobs[job].won = true
 }
 
 func (a *active) remove(job contracts.JobID) {
@@ -66,13 +74,16 @@ func (a *active) stopAll(why error) {
 	}
 }
 
-// attempts returns the number of each job's attempt.
+// attempts returns the number of each job's attempt that is ours. One that is
+// about to be is not: what its life says of others is no loss.
 func (a *active) attempts() map[contracts.JobID]int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	numbers := make(map[contracts.JobID]int, len(a.jobs))
 	for job, o := range a.jobs {
-		numbers[job] = o.attempt
+		if o.won {
+			numbers[job] = o.attempt
+		}
 	}
 	return numbers
 }

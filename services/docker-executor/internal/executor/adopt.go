@@ -57,7 +57,10 @@ func (e *Executor) adoptFree(ctx, lifetime context.Context, begin func(serve fun
 // leaves it to the next look.
 func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowded bool) (done bool, err error) {
 	if f.Job == "" {
-		return false, errors.Join(errLeftToOwner, f.Remove()) // its executor died while making it
+		if err := f.Remove(); err != nil { // its executor died while making or removing it
+			zerolog.Ctx(ctx).Debug().Err(err).Msg("folder of no attempt is not removed yet, trying again")
+		}
+		return false, errLeftToOwner
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -78,7 +81,7 @@ func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowde
 	if err != nil {
 		return e.leave(ctx, f, err)
 	}
-	begun := container.ID != "" && container.State != engine.Created
+	begun := container.ID != "" && (container.State != engine.Created || f.EngineRun.ID != "") // it may be starting
 	if crowded && !begun && (life.last.Type == contracts.EntryClaimed || life.last.Type == contracts.EntryAdopted) {
 		return e.giveBack(lifetime, f, life)
 	}
@@ -86,6 +89,7 @@ func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowde
 	if err != nil {
 		return e.leave(ctx, f, err)
 	}
+	e.active.won(f.Job)
 	log := e.logger(ctx, adopted, life.task)
 	f.Executor = e.Tools.Executor
 	if err := f.Note(); err != nil {

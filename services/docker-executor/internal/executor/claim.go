@@ -28,10 +28,7 @@ func (e *Executor) serve(ctx, lifetime context.Context, msg *bus.Message, handle
 	switch {
 	case errors.Is(err, errLeftToOwner):
 		return // the owner's lease keeps the message; without one it comes again
-	case errors.Is(err, attempt.ErrStopping):
-		e.left.Add(1)
-		return
-	case err != nil:
+	case err != nil && ctx.Err() == nil:
 		zerolog.Ctx(ctx).Error().Err(err).Str("subject", msg.Subject).Msg("ready message not handled, it comes again")
 	}
 	switch {
@@ -47,6 +44,8 @@ func (e *Executor) serve(ctx, lifetime context.Context, msg *bus.Message, handle
 	}
 }
 
+// errLeftToOwner says that a ready message is its job's owner's, present or to
+// come, to answer.
 var errLeftToOwner = errors.New("left to its owner")
 
 func (e *Executor) stopping() bool {
@@ -113,6 +112,7 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg *bus.Message, last *
 	if err != nil {
 		return false, errors.Join(err, place.Close()) // whether the claim is there, whoever takes the folder finds out
 	}
+	e.active.won(last.Job)
 	log := e.logger(ctx, claimed, task)
 	log.Info().Msg("attempt claimed")
 	return e.try(ctx, lifetime, attempt.New(e.Tools, task, claimed, place, log), place, log)
@@ -127,9 +127,13 @@ func (e *Executor) logger(ctx context.Context, last *bus.Seen, task *contracts.T
 // message is to be acknowledged.
 func (e *Executor) try(ctx, lifetime context.Context, a *attempt.Attempt, place *folder.Folder, log zerolog.Logger) (done bool, err error) {
 	done, err = a.Run(ctx, lifetime)
-	if errors.Is(err, attempt.ErrSuperseded) {
+	switch {
+	case errors.Is(err, attempt.ErrSuperseded):
 		err = errLeftToOwner
-	} else if err != nil {
+	case errors.Is(err, attempt.ErrStopping):
+		e.left.Add(1)
+		return false, errors.Join(errLeftToOwner, place.Close())
+	case err != nil:
 		// The end is not written: the folder stays, to be adopted.
 		return false, errors.Join(err, place.Close())
 	}

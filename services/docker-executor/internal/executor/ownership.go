@@ -26,6 +26,7 @@ const (
 func (e *Executor) watchOwnership(ctx context.Context) {
 	connected, looked := e.Tools.Bus.ConnectedSince(), wallClock()
 	reached := looked // when NATS was last there
+	doubted := false
 	ticker := time.NewTicker(lookAtOwnership)
 	defer ticker.Stop()
 	for {
@@ -38,9 +39,9 @@ func (e *Executor) watchOwnership(ctx context.Context) {
 		stood := now.Sub(looked) > lookAtOwnership+stoodStill
 		looked = now
 		if since := e.Tools.Bus.ConnectedSince(); stood || !since.Equal(connected) {
-			connected = since
-			e.confirm(ctx)
+			connected, doubted = since, true
 		}
+		doubted = doubted && !e.confirm(ctx)
 		if e.Tools.Bus.Ready(ctx) == nil {
 			reached = now
 		} else if e.StopOnLostLease && e.silence(now.Sub(reached)) > e.TakeoverAfter*2/3 {
@@ -61,26 +62,40 @@ func (e *Executor) silence(known time.Duration) time.Duration {
 // wallClock returns the time by the clock that goes on while the machine sleeps.
 func wallClock() time.Time { return time.Now().Round(0) }
 
-// confirm drops the attempts that are not ours any more.
-func (e *Executor) confirm(ctx context.Context) {
+// confirmPatience is how long NATS may take to say whose the attempts are, before
+// it is asked again: meanwhile a lost lease is not looked for.
+const confirmPatience = 3 * time.Second
+
+// confirm drops the attempts that are not ours any more. It reports false if
+// that is not known of all.
+func (e *Executor) confirm(ctx context.Context) bool {
+	if e.Tools.Bus.Connected() != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, confirmPatience)
+	defer cancel()
+	all := true
 	for job, number := range e.active.attempts() {
 		last, err := e.Tools.Bus.Last(ctx, job)
 		if err != nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(job)).Msg("not known whether the attempt is still ours")
+			zerolog.Ctx(ctx).Debug().Err(err).Str("job", string(job)).Msg("not known whether the attempt is still ours, asking again")
+			all = false
 			continue
 		}
 		if last != nil && isLost(last, number, e.Tools.Bus.Source) {
 			e.active.stop(job, number, attempt.ErrSuperseded)
 		}
 	}
+	return all
 }
 
 // isLost reports whether a job went on without its attempt of the given number:
-// there is a newer one, or somebody else ended or adopted it.
+// there is a newer one, or somebody else ended or adopted it, and the job may
+// have been queued again since.
 func isLost(last *bus.Seen, number int, source string) bool {
 	if last.Attempt != number {
 		return last.Attempt > number
 	}
-	gone := last.Terminal() || last.Type == contracts.EntryFailed || last.Type == contracts.EntryAdopted
+	gone := !last.Running() || last.Type == contracts.EntryAdopted
 	return gone && last.Source != source
 }

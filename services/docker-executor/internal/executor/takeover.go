@@ -44,7 +44,7 @@ func (e *Executor) ownerIsGone(ctx context.Context, last *bus.Seen) (bool, error
 			return !reply.Owns, nil
 		}
 		if ctx.Err() != nil {
-			return false, context.Cause(ctx)
+			return false, nil // another executor finds out
 		}
 		pause(ctx, askWait-time.Since(began))
 	}
@@ -59,14 +59,15 @@ func (e *Executor) takeOver(ctx, lifetime context.Context, msg *bus.Message, las
 		return e.reject(lifetime, last, err)
 	}
 	if last.Type == contracts.EntryCanceling || last.Crashes >= task.Retry.Crashes() {
-		return true, e.endFor(ctx, last, task, "its executor is gone")
+		err := e.endFor(lifetime, last, task, "its executor is gone")
+		return err == nil, err
 	}
 	zerolog.Ctx(ctx).Warn().Str("job", string(last.Job)).Int("attempt", last.Attempt).Msg("owner is gone, taking over")
 	return e.claim(ctx, lifetime, msg, last)
 }
 
 // endFor writes the end of an attempt whose executor is gone.
-func (e *Executor) endFor(ctx context.Context, last *bus.Seen, task *contracts.Task, why string) error {
+func (e *Executor) endFor(lifetime context.Context, last *bus.Seen, task *contracts.Task, why string) error {
 	var end contracts.EntryData
 	if last.Type == contracts.EntryCanceling {
 		canceling, _ := last.Data.(*contracts.Canceling)
@@ -76,7 +77,7 @@ func (e *Executor) endFor(ctx context.Context, last *bus.Seen, task *contracts.T
 		failed.DecideRetry(task.Retry, last.Entry, time.Now())
 		end = failed
 	}
-	_, err := e.Tools.Bus.Append(ctx, last.Job, last, end)
+	_, err := e.Tools.Bus.Append(lifetime, last.Job, last, end)
 	if errors.Is(err, bus.ErrOvertaken) {
 		return nil
 	}

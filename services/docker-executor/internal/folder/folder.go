@@ -97,9 +97,16 @@ func lock(path string) (*os.File, error) {
 		}
 		return nil, err
 	}
-	// Its folder may have been removed while this one waited to open it.
-	if _, err := os.Stat(filepath.Join(path, lockFile)); err != nil {
-		return nil, errors.Join(file.Close(), err)
+	// Its folder may have been removed since it was opened, and made anew.
+	ours, err := file.Stat()
+	if err == nil {
+		var present fs.FileInfo
+		if present, err = os.Stat(filepath.Join(path, lockFile)); err == nil && !os.SameFile(ours, present) {
+			err = ErrLocked
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
 }
@@ -142,6 +149,9 @@ func take(workRoot, path string) (*Folder, error) {
 		return nil, err
 	}
 	f := &Folder{workRoot: workRoot, path: path, lock: held}
+	if isGone(path) {
+		return f, nil // its executor died while removing it: another folder may be the attempt's by now
+	}
 	data, err := os.ReadFile(filepath.Join(path, aboutFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return f, nil // its executor died while making it: nothing was claimed
@@ -226,40 +236,30 @@ func (f *Folder) StepResult(step string) (*contracts.StepResult, error) {
 // yet to hear that the attempt ended puts something.
 const removeTries = 5
 
-// Remove removes the folder with all that is in it and gives the lock back,
-// in an order that leaves a folder to find again if it is cut short.
+// gone begins the names of folders that are being removed.
+const gone = ".gone-"
+
+func isGone(path string) bool { return strings.HasPrefix(filepath.Base(path), gone) }
+
+// Remove removes the folder with all that is in it and gives the lock back. It
+// is moved away first: whoever makes the attempt's folder anew meanwhile makes
+// another one. What is left if that is cut short is found as a folder of no
+// attempt.
 func (f *Folder) Remove() error {
 	var err error
-	for range removeTries {
-		if err = removeContents(f.path); err == nil {
-			err = os.Remove(f.path)
+	if !isGone(f.path) {
+		away := filepath.Join(f.workRoot, attemptsDir, gone+contracts.NewToken())
+		if err := os.Rename(f.path, away); err != nil {
+			return errors.Join(err, f.Close())
 		}
-		if !errors.Is(err, unix.ENOTEMPTY) {
+		f.path = away
+	}
+	for range removeTries {
+		if err = os.RemoveAll(f.path); !errors.Is(err, unix.ENOTEMPTY) {
 			break
 		}
 	}
 	return errors.Join(err, f.Close())
-}
-
-func removeContents(path string) error {
-	root, err := os.OpenRoot(path)
-	if err != nil {
-		return err
-	}
-	defer root.Close() //nolint:errcheck // only read
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return err
-	}
-	// The lock goes last but for the note, so that nobody takes half a folder.
-	for _, last := range []bool{false, true} {
-		for _, entry := range entries {
-			if isLast := entry.Name() == lockFile || entry.Name() == aboutFile; isLast == last {
-				err = errors.Join(err, root.RemoveAll(entry.Name()))
-			}
-		}
-	}
-	return err
 }
 
 // Close gives the lock back and leaves the folder.

@@ -6,8 +6,10 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,6 +108,65 @@ func TestOneOfManyTakesAFolder(t *testing.T) {
 	}
 	if err := taken[0].Remove(); err != nil {
 		t.Error(err)
+	}
+}
+
+// However making, looking for and removing interleave, one at a time has the
+// folder of an attempt.
+func TestAFolderThatComesAndGoesHasOneOwner(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	var (
+		owners atomic.Int32
+		many   sync.WaitGroup
+	)
+	own := func(f *folder.Folder, err error) {
+		if err != nil {
+			return // somebody else has it
+		}
+		if n := owners.Add(1); n != 1 {
+			t.Errorf("%d have the folder", n)
+		}
+		for range 20 {
+			runtime.Gosched()
+		}
+		if !folder.Has(root, "job", 2) {
+			t.Error("it was removed by another one")
+		}
+		owners.Add(-1)
+		_ = f.Remove() // what others put there meanwhile is theirs to remove
+	}
+	for range 8 {
+		many.Go(func() {
+			for range 500 {
+				own(folder.Create(root, folder.About{Job: "job", Attempt: 2}))
+				own(folder.Take(root, "job", 2))
+			}
+		})
+	}
+	many.Wait()
+}
+
+// A removal that was cut short leaves a folder of no attempt.
+func TestAHalfRemovedFolderIsNoAttempts(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	f := create(t, root, "job")
+	if err := errors.Join(f.Close(), os.Rename(f.Path(), filepath.Join(root, "attempts", ".gone-x"))); err != nil {
+		t.Fatal(err)
+	}
+	if folder.Has(root, "job", 2) {
+		t.Error("the attempt has it")
+	}
+	free, err := folder.Abandoned(root)
+	if len(free) != 1 || free[0].Job != "" || err != nil {
+		t.Fatalf("abandoned %+v, error %v", free, err)
+	}
+	if err := free[0].Remove(); err != nil {
+		t.Error(err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "attempts", "*")); len(left) != 0 || err != nil {
+		t.Errorf("%v is left, error %v", left, err)
 	}
 }
 
