@@ -37,6 +37,15 @@ func ReadTask(data []byte) (*Task, error) {
 	return task, nil
 }
 
+// DecodeStrict reads a JSON object of which every field has to be known. The
+// error is an [*InvalidTaskError] that names the field.
+func DecodeStrict(data []byte, into any) error {
+	if err := json.Unmarshal(data, into, json.RejectUnknownMembers(true)); err != nil {
+		return invalid(locate(err, ""))
+	}
+	return nil
+}
+
 // Encode writes the task as JSON, with its fields in a fixed order.
 func (t *Task) Encode() ([]byte, error) {
 	return json.Marshal(t, json.Deterministic(true))
@@ -77,8 +86,8 @@ func locate(err error, prefix string) *FieldError {
 func unknownField(path string) string {
 	name, isOption := strings.CutPrefix(path, "docker.options.")
 	switch {
-	case isOption && laterOptions[name]:
-		return "this option is not supported by this version of Gantry"
+	case isOption && foreignOptions[name]:
+		return "no engine that Gantry runs on has this option"
 	case isOption && fixedOptions[name]:
 		return "this option cannot be set by a task"
 	case isOption:

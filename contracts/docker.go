@@ -38,45 +38,6 @@ func (d *DockerRun) PullOrDefault() PullPolicy {
 	return d.Pull
 }
 
-// DockerOptions are docker-py's options of containers.run, with its names and
-// value forms.
-type DockerOptions struct {
-	Environment Environment `json:"environment,omitempty"`
-	// MemLimit is in bytes.
-	MemLimit ByteSize `json:"mem_limit,omitzero"`
-	// NanoCPUs is in units of 1e-9 CPUs.
-	NanoCPUs    int64     `json:"nano_cpus,omitzero"`
-	NetworkMode string    `json:"network_mode,omitempty"`
-	User        Text      `json:"user,omitempty"`
-	WorkingDir  string    `json:"working_dir,omitempty"`
-	Labels      StringMap `json:"labels,omitempty"`
-}
-
-// laterOptions are the options of docker-py that this version does not have yet.
-var laterOptions = nameSet(
-	"memswap_limit", "shm_size", "cpu_shares", "cpu_period", "cpu_quota", "cpuset_cpus", "pids_limit", "ulimits",
-	"group_add", "hostname", "domainname", "name", "network", "network_disabled", "dns", "dns_opt", "dns_search",
-	"extra_hosts", "links", "ports", "mac_address", "devices", "device_requests", "device_cgroup_rules", "runtime",
-	"privileged", "cap_add", "cap_drop", "security_opt", "read_only", "tmpfs", "mounts", "volumes_from",
-	"volume_driver", "init", "ipc_mode", "pid_mode", "userns_mode", "uts_mode", "cgroup_parent", "sysctls",
-	"stop_signal", "log_config", "healthcheck", "oom_kill_disable", "oom_score_adj", "blkio_weight",
-	"blkio_weight_device", "device_read_bps", "device_read_iops", "device_write_bps", "device_write_iops",
-	"mem_reservation", "mem_swappiness", "kernel_memory", "cpu_count", "cpu_percent", "cpu_rt_period",
-	"cpu_rt_runtime", "cpuset_mems", "isolation", "lxc_conf", "publish_all_ports", "platform", "restart_policy",
-	"stdin_open", "storage_opt", "init_path", "nano_cpu", "use_config_proxy", "version",
-)
-
-// fixedOptions cannot be overridden by a task.
-var fixedOptions = nameSet("tty", "detach", "volumes", "command", "image", "remove", "auto_remove", "stdout", "stderr", "stream", "entrypoint")
-
-func nameSet(names ...string) map[string]bool {
-	set := make(map[string]bool, len(names))
-	for _, name := range names {
-		set[name] = true
-	}
-	return set
-}
-
 // VolumeType says where a volume's folder comes from.
 type VolumeType string
 

@@ -151,7 +151,7 @@ func TestTaskFormsAreEqual(t *testing.T) {
 	written := `{"version":1,"task":"docker_run","docker":{"image":"a","entrypoint":"sh -c 'a b'","args":[1,2.50,"x"],
 		"options":{"environment":["A=1","B"],"mem_limit":"1.5g","user":1000,"labels":["l"]}},"retry":{"backoff":"60s"}}`
 	canonical := `{"version":1,"task":"docker_run","docker":{"image":"a","entrypoint":["sh","-c","a b"],"args":["1","2.50","x"],` +
-		`"options":{"environment":{"A":"1","B":""},"mem_limit":1610612736,"user":"1000","labels":{"l":""}}},"retry":{"backoff":"1m0s"}}`
+		`"options":{"environment":{"A":"1","B":""},"user":"1000","labels":{"l":""},"mem_limit":1610612736}},"retry":{"backoff":"1m0s"}}`
 	task, err := DecodeTask([]byte(written))
 	if err != nil {
 		t.Fatal(err)

@@ -130,7 +130,7 @@ func TestSchemaRefusesWhatDecodeTaskRefuses(t *testing.T) {
 		docker(`"streams":[{"type":"host_stdout"}]`),
 		docker(`"entrypoint":5`),
 		docker(`"entrypoint":[5]`),
-		docker(`"options":{"shm_size":"1g"}`),
+		docker(`"options":{"shm_sise":"1g"}`),
 		docker(`"options":{"mem_limit":"lots"}`),
 		docker(`"options":{"mem_limit":-1}`),
 		docker(`"options":{"mem_limit":true}`),

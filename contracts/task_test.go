@@ -38,7 +38,6 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"path leaves the volume", docker(`,"args":[{"type":"volume_path","path":"a/../../b"}]`), `docker.args[0].path: "a/../../b" leaves the volume`},
 		{"absolute path", docker(`,"args":[{"type":"volume_path","path":"/etc"}]`), `docker.args[0].path: "/etc" must be relative`},
 		{"unknown volume", docker(`,"args":[{"type":"volume_path","path":"a","volume":"v"}]`), `docker.args[0].volume: "v" is not the name of one of docker.volumes`},
-		{"later option", docker(`,"options":{"shm_size":"1g"}`), "docker.options.shm_size: this option is not supported"},
 		{"fixed option", docker(`,"options":{"tty":true}`), "docker.options.tty: this option cannot be set"},
 		{"unknown option", docker(`,"options":{"memory":1}`), "docker.options.memory: unknown option"},
 		{"mem_limit", docker(`,"options":{"mem_limit":"lots"}`), `docker.options.mem_limit: "lots" is not a size`},

@@ -171,26 +171,6 @@ func (v *validator) docker() {
 	v.transforms()
 }
 
-func (v *validator) options(o *DockerOptions) {
-	for name, value := range o.Environment {
-		v.noNUL("docker.options.environment."+name, string(value))
-	}
-	v.noNUL("docker.options.user", string(o.User))
-	v.noNUL("docker.options.network_mode", o.NetworkMode)
-	v.noNUL("docker.options.working_dir", o.WorkingDir)
-	if o.NanoCPUs < 0 {
-		v.fail("docker.options.nano_cpus", "%d is negative", o.NanoCPUs)
-	}
-	if o.WorkingDir != "" && !path.IsAbs(o.WorkingDir) {
-		v.fail("docker.options.working_dir", "%q is not an absolute path", o.WorkingDir)
-	}
-	for name := range o.Labels {
-		if strings.HasPrefix(name, "gantry.") {
-			v.fail("docker.options.labels", "%q: labels that start with \"gantry.\" are set by Gantry", name)
-		}
-	}
-}
-
 func (v *validator) volumes(volumes []Volume) {
 	seen := map[string]bool{}
 	for i := range volumes {

@@ -83,7 +83,32 @@ var values = map[reflect.Type]func() *jsonschema.Schema{
 	reflect.TypeFor[contracts.ByteSize](): func() *jsonschema.Schema {
 		return oneOf(&jsonschema.Schema{Type: "number", Minimum: "0"}, text(sizePattern)())
 	},
+	reflect.TypeFor[contracts.SwapSize](): func() *jsonschema.Schema {
+		return oneOf(&jsonschema.Schema{Type: "number", Minimum: "-1"}, text(sizePattern)())
+	},
 	reflect.TypeFor[contracts.Text](): textOrNumber,
+	reflect.TypeFor[contracts.Names](): func() *jsonschema.Schema {
+		return oneOf(&jsonschema.Schema{Type: "string"}, list(&jsonschema.Schema{Type: "string"}))
+	},
+	reflect.TypeFor[contracts.NamePairs](): func() *jsonschema.Schema {
+		pair := list(&jsonschema.Schema{Type: "string"})
+		return oneOf(object(&jsonschema.Schema{Type: "string"}), list(oneOf(&jsonschema.Schema{Type: "string"}, pair)))
+	},
+	reflect.TypeFor[contracts.MountPoints](): func() *jsonschema.Schema {
+		return oneOf(object(&jsonschema.Schema{Type: "string"}), list(&jsonschema.Schema{Type: "string"}))
+	},
+	reflect.TypeFor[contracts.HealthTest](): func() *jsonschema.Schema {
+		return oneOf(&jsonschema.Schema{Type: "string"}, list(&jsonschema.Schema{Type: "string"}))
+	},
+	reflect.TypeFor[contracts.Device](): func() *jsonschema.Schema {
+		return oneOf(&jsonschema.Schema{Type: "string"}, &jsonschema.Schema{Type: "object"})
+	},
+	reflect.TypeFor[contracts.PortBindings](): func() *jsonschema.Schema {
+		binding := func() *jsonschema.Schema {
+			return oneOf(&jsonschema.Schema{Type: "null"}, textOrNumber(), &jsonschema.Schema{Type: "object"})
+		}
+		return object(oneOf(binding(), list(binding())))
+	},
 	reflect.TypeFor[contracts.Command](): func() *jsonschema.Schema {
 		return oneOf(&jsonschema.Schema{Type: "string"}, list(&jsonschema.Schema{Type: "string"}))
 	},
