@@ -19,11 +19,7 @@ func (a *Attempt) Clean(ctx context.Context) error { return a.tools.Clean(ctx, a
 // Clean removes what an attempt has on this node: its container, its named pipes
 // and its folder, whose lock is given back in any case.
 func (t *Tools) Clean(ctx context.Context, f *folder.Folder) error {
-	found, err := t.containers(ctx, f)
-	if err == nil {
-		err = t.remove(ctx, found)
-	}
-	if err != nil {
+	if err := t.RemoveContainers(ctx, f); err != nil {
 		return errors.Join(fmt.Errorf("clean up: %w", err), f.Close())
 	}
 	if err := RemovePipes(f); err != nil {
@@ -33,6 +29,15 @@ func (t *Tools) Clean(ctx context.Context, f *folder.Folder) error {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	return nil
+}
+
+// RemoveContainers removes the containers that an attempt has on this node.
+func (t *Tools) RemoveContainers(ctx context.Context, f *folder.Folder) error {
+	found, err := t.containers(ctx, f)
+	if err != nil {
+		return err
+	}
+	return t.remove(ctx, found)
 }
 
 // containers returns those of an attempt of this node: another node of the same

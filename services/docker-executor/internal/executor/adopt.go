@@ -120,6 +120,9 @@ func (e *Executor) read(ctx context.Context, job contracts.JobID) (l life, err e
 	if l.entries, err = e.Tools.Bus.Life(ctx, job); err != nil {
 		return l, err
 	}
+	if len(l.entries) == 0 {
+		return l, fmt.Errorf("life of %s was removed just now", job)
+	}
 	submitted, ok := l.entries[0].Data.(*contracts.Submitted)
 	if !ok {
 		return l, fmt.Errorf("life of %s begins with %s", job, l.entries[0].Type)
@@ -157,6 +160,9 @@ func ownerOf(life []*contracts.Entry) owner {
 // giveUp ends an attempt that this very executor could not bring to an end: to
 // adopt it would be to try the same again.
 func (e *Executor) giveUp(lifetime context.Context, f *folder.Folder, life life) (done bool, err error) {
+	if err := e.Tools.RemoveContainers(lifetime, f); err != nil { // first: the next attempt may run elsewhere
+		return e.leave(lifetime, f, err)
+	}
 	if err := e.endFor(lifetime, life.last, life.task, "its executor could not write its end"); err != nil {
 		return e.leave(lifetime, f, err)
 	}
