@@ -57,7 +57,7 @@ func TestOptionsReachTheContainer(t *testing.T) {
 	s.offer("job", task)
 	s.succeeds("job")
 	spec := eng.only(t)
-	if spec.MemoryBytes != 64<<20 || spec.NanoCPUs != 5e8 || spec.NetworkMode != "none" || spec.User != "1000:7" || spec.WorkingDir != "/tmp" || !spec.Init {
+	if o := spec.Options; o.MemLimit != 64<<20 || o.NanoCPUs != 5e8 || o.NetworkMode != "none" || o.User != "1000:7" || o.WorkingDir != "/tmp" || !o.InitOrDefault() {
 		t.Errorf("container is made of %+v", spec)
 	}
 	for name, want := range map[string]string{"mine": "yes", "gantry.job": "job", "gantry.attempt": "1"} {

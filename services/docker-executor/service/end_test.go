@@ -282,13 +282,13 @@ func TestAFullWorkFolderIsInfrastructure(t *testing.T) {
 
 func TestConfigurationIsChecked(t *testing.T) {
 	t.Parallel()
-	bad := service.Config{WorkRoot: "relative", LogLimit: "much", Queues: []contracts.Queue{"No"}, AllowOptions: []string{"privileged"},
+	bad := service.Config{WorkRoot: "relative", LogLimit: "much", Queues: []contracts.Queue{"No"}, AllowOptions: []string{"priviledged"}, RunOptions: `{"shm":1}`,
 		TakeoverAfter: -time.Second, DrainTimeout: -time.Second}
 	err := bad.Validate()
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, word := range []string{"slots", "relative", "much", "No", "privileged", "orphan-grace", "takeover-after", "drain-timeout"} {
+	for _, word := range []string{"slots", "relative", "much", "No", "priviledged", "orphan-grace", "takeover-after", "drain-timeout", "docker-run-options"} {
 		if !strings.Contains(strings.ToLower(err.Error()), strings.ToLower(word)) {
 			t.Errorf("%q does not name %s", err, word)
 		}

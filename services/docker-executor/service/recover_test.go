@@ -76,7 +76,7 @@ func (s *stage) container(job contracts.JobID, steps ...string) (id string) {
 		s.t.Fatal(err)
 	}
 	id, err = s.engine.Create(s.t.Context(), engine.Spec{
-		Name: "gantry-" + string(job) + "-1", Image: fake.ScriptImage, Args: steps, Init: true,
+		Name: "gantry-" + string(job) + "-1", Image: fake.ScriptImage, Args: steps,
 		Labels: map[string]string{
 			"gantry.installation": installation, "gantry.node": string(s.node()), "gantry.job": string(job), "gantry.attempt": "1",
 		},

@@ -37,7 +37,8 @@ type Config struct {
 
 	AllowBind    []string `help:"Host folders that tasks may mount: /path for reading, /path:rw for writing too."`
 	AllowImages  []string `help:"Patterns of images that tasks may use; all if empty."`
-	AllowOptions []string `help:"Container options that tasks may use besides the harmless ones: network_mode=host, network_mode=container."`
+	AllowOptions []string `help:"Container options that tasks may use besides the harmless ones, such as network_mode=host, cap_add or devices; all for every one of them."`
+	RunOptions   string   `name:"docker-run-options" help:"Options for every container, as a JSON object with the names of docker.options, and volumes; a task's own win."`
 
 	DockerConfig string `help:"Folder of the Docker config with the credentials for registries." type:"path" default:"~/.docker"`
 
@@ -70,8 +71,8 @@ func (c *Config) Validate() error {
 	if c.Slots < 1 {
 		errs = append(errs, config.Invalid("slots", "must be 1 or more, is %d", c.Slots))
 	}
-	if c.OrphanGrace <= 0 {
-		errs = append(errs, config.Invalid("orphan-grace", "must be longer than 0s, is %s", c.OrphanGrace))
+	if c.OrphanGrace < time.Second {
+		errs = append(errs, config.Invalid("orphan-grace", "must be 1s or longer, is %s", c.OrphanGrace))
 	}
 	for option, d := range map[string]time.Duration{
 		"max-grace": c.MaxGrace, "takeover-after": c.TakeoverAfter, "drain-timeout": c.DrainTimeout, "pull-idle": c.PullIdle,
@@ -91,14 +92,19 @@ func (c *Config) Validate() error {
 	if _, err := units.RAMInBytes(c.LogLimit); err != nil {
 		errs = append(errs, config.Invalid("log-limit", "must be a size such as 64m, is %q", c.LogLimit))
 	}
-	if _, err := policy.New(c.policy()); err != nil {
-		errs = append(errs, err)
-	}
+	rules, err := c.policy()
+	errs = append(errs, err)
+	_, err = policy.New(rules)
+	errs = append(errs, err)
 	return errors.Join(errs...)
 }
 
-func (c *Config) policy() policy.Config {
-	return policy.Config{AllowBind: c.AllowBind, AllowImages: c.AllowImages, AllowOptions: c.AllowOptions}
+func (c *Config) policy() (policy.Config, error) {
+	run, err := policy.ReadRunOptions(c.RunOptions)
+	if err != nil {
+		err = config.Invalid("docker-run-options", "%v", err)
+	}
+	return policy.Config{AllowBind: c.AllowBind, AllowImages: c.AllowImages, AllowOptions: c.AllowOptions, RunOptions: run}, err
 }
 
 // Run is the docker-executor. It returns when the context ends and everything
@@ -142,7 +148,11 @@ func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID,
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := policy.New(cfg.policy())
+	rules, err := cfg.policy()
+	if err != nil {
+		return nil, err
+	}
+	allowed, err := policy.New(rules)
 	if err != nil {
 		return nil, err
 	}

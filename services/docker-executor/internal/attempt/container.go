@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,9 +80,14 @@ func (a *Attempt) create(ctx context.Context, spec engine.Spec) error {
 		if findErr != nil {
 			return findErr
 		}
-		if id, err = found.ID, nil; id == "" {
+		switch {
+		case found.ID != "":
+			id, err = found.ID, nil
+		case spec.Options.Name == "":
 			spec.Name += "-" + contracts.NewToken()[:8]
 			id, err = a.tools.Engine.Create(creating, spec)
+		default:
+			return &Failure{fmt.Sprintf("docker.options.name: another container of this node is named %q", spec.Name)}
 		}
 	}
 	if err != nil {
@@ -117,11 +123,8 @@ func (a *Attempt) pull(ctx context.Context) error {
 }
 
 func (a *Attempt) spec(args []string) engine.Spec {
-	docker, options := a.task.Docker, &a.task.Docker.Options
-	env := make(map[string]string, len(options.Environment))
-	for name, value := range options.Environment {
-		env[name] = string(value)
-	}
+	docker := a.task.Docker
+	options := a.tools.Policy.Complete(&docker.Options)
 	labels := map[string]string{}
 	maps.Copy(labels, options.Labels)
 	maps.Copy(labels, map[string]string{
@@ -132,8 +135,7 @@ func (a *Attempt) spec(args []string) engine.Spec {
 		LabelExecutor:     string(a.tools.Executor),
 	})
 	return engine.Spec{
-		Name: a.folder.Container, Image: docker.Image, Entrypoint: docker.Entrypoint, Args: args, Env: env, Labels: labels,
-		Mounts: a.mounts(), User: string(options.User), WorkingDir: options.WorkingDir, NetworkMode: options.NetworkMode,
-		MemoryBytes: int64(options.MemLimit), NanoCPUs: options.NanoCPUs, Init: true,
+		Name: cmp.Or(options.Name, a.folder.Container), Image: docker.Image, Entrypoint: docker.Entrypoint, Args: args,
+		Labels: labels, Mounts: a.mounts(), Options: options,
 	}
 }

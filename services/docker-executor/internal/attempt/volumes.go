@@ -25,11 +25,11 @@ func (a *Attempt) makeVolumes() error {
 	if err := a.tools.Policy.Image(docker.Image); err != nil {
 		return err
 	}
-	if err := a.tools.Policy.Network(docker.Options.NetworkMode); err != nil {
-		return err
-	}
 	if len(a.folder.Volumes) > 0 {
 		return a.confirmVolumes() // a former owner got so far
+	}
+	if err := a.tools.Policy.Options(&docker.Options); err != nil {
+		return fmt.Errorf("docker.options: %w", err)
 	}
 	var volumes []folder.Volume
 	for i := range docker.Volumes {
@@ -59,6 +59,9 @@ func (a *Attempt) bind(v *contracts.Volume) (host string, err error) {
 // confirmVolumes checks again, before they are mounted, that the policy allows
 // the task's volumes and that they lead where they led when they were decided.
 func (a *Attempt) confirmVolumes() error {
+	if err := a.tools.Policy.Options(&a.task.Docker.Options); err != nil {
+		return fmt.Errorf("docker.options: %w", err)
+	}
 	for i := range a.task.Docker.Volumes {
 		v := &a.task.Docker.Volumes[i]
 		host, err := a.bind(v)

@@ -1,6 +1,6 @@
 // Package policy decides what a task may touch on this node, by the operator's
 // settings. By default that is little: no folder of the host, any image, no
-// network of the host or of another container.
+// option that leads out of the container.
 package policy
 
 import (
@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/gantry-worker/gantry/contracts"
 )
 
 // The settings that a refusal names.
@@ -22,11 +24,10 @@ const (
 type Config struct {
 	AllowBind    []string // "<host path>" or "<host path>:ro", read-only; "<host path>:rw", both; with all below
 	AllowImages  []string // patterns in which * stands for anything; none: all images
-	AllowOptions []string // of Options
+	AllowOptions []string // of [Guarded], or "all"
+	// RunOptions are the operator's own options for every container; a task's win.
+	RunOptions contracts.DockerOptions
 }
-
-// Options are the names that AllowOptions takes.
-var Options = []string{"network_mode=host", "network_mode=container"}
 
 // Mode is how a bind mount may be used, in the words of a task specification.
 type Mode string
@@ -60,6 +61,7 @@ type Policy struct {
 	binds   []bind
 	images  []pattern
 	options []string
+	run     contracts.DockerOptions
 }
 
 type bind struct {
@@ -69,7 +71,7 @@ type bind struct {
 
 // New returns the policy, or an error that names every entry which is wrong.
 func New(cfg Config) (*Policy, error) {
-	p := &Policy{}
+	p := &Policy{run: cfg.RunOptions}
 	var errs []error
 	for _, entry := range cfg.AllowBind {
 		b, err := parseBind(entry)
@@ -83,8 +85,8 @@ func New(cfg Config) (*Policy, error) {
 		p.images = append(p.images, newPattern(entry))
 	}
 	for _, entry := range cfg.AllowOptions {
-		if !slices.Contains(Options, entry) {
-			errs = append(errs, fmt.Errorf("%s: unknown option %q: want one of %s", SettingOptions, entry, strings.Join(Options, ", ")))
+		if entry != allOptions && !slices.Contains(Guarded, entry) {
+			errs = append(errs, fmt.Errorf("%s: unknown option %q: want %s, or some of %s", SettingOptions, entry, allOptions, strings.Join(Guarded, ", ")))
 		}
 		p.options = append(p.options, entry)
 	}
@@ -161,21 +163,4 @@ func (p *Policy) Bind(volume, hostPath string, mode Mode) (string, error) {
 // inside reports whether a clean path is the prefix or below it.
 func inside(prefix, path string) bool {
 	return path == prefix || strings.HasPrefix(path, strings.TrimSuffix(prefix, "/")+"/")
-}
-
-// Network returns nil if a task may have this network mode, else a *Refusal.
-func (p *Policy) Network(mode string) error {
-	option, reason := "", ""
-	switch {
-	case mode == "host":
-		option, reason = "network_mode=host", "it is the network of the node itself"
-	case mode == "container" || strings.HasPrefix(mode, "container:"):
-		option, reason = "network_mode=container", "it is the network of another container"
-	case strings.HasPrefix(mode, "ns:"):
-		return &Refusal{What: fmt.Sprintf("network_mode %q", mode), Reason: "it is a namespace of the node"}
-	}
-	if option == "" || slices.Contains(p.options, option) {
-		return nil
-	}
-	return &Refusal{What: fmt.Sprintf("network_mode %q", mode), Reason: reason, Setting: SettingOptions, Value: option}
 }

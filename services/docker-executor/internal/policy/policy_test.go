@@ -153,30 +153,6 @@ func TestImage(t *testing.T) {
 	refusal(t, p.Image("b/x:1"), policy.SettingImages+"=b/x:1")
 }
 
-func TestNetwork(t *testing.T) {
-	t.Parallel()
-	none := newPolicy(t, policy.Config{})
-	both := newPolicy(t, policy.Config{AllowOptions: policy.Options})
-	for _, mode := range []string{"", "none", "bridge", "default", "lab-net"} {
-		if err := none.Network(mode); err != nil {
-			t.Errorf("%q: %v", mode, err)
-		}
-	}
-	for mode, option := range map[string]string{"host": "network_mode=host", "container:db": "network_mode=container"} {
-		refusal(t, none.Network(mode), mode, policy.SettingOptions+"="+option)
-		if err := both.Network(mode); err != nil {
-			t.Errorf("%q allowed: %v", mode, err)
-		}
-		one := newPolicy(t, policy.Config{AllowOptions: []string{option}})
-		for other := range map[string]string{"host": "", "container:db": ""} {
-			if err := one.Network(other); (err == nil) != (other == mode) {
-				t.Errorf("with %s, %q: %v", option, other, err)
-			}
-		}
-	}
-	refusal(t, both.Network("ns:/proc/1/ns/net"), "namespace")
-}
-
 func TestNewNamesEveryWrongEntry(t *testing.T) {
 	t.Parallel()
 	_, err := policy.New(policy.Config{

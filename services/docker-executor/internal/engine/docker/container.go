@@ -2,8 +2,6 @@ package docker
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -11,7 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/api/types/mount"
 
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 )
@@ -20,50 +17,12 @@ import (
 func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	made, err := e.api.ContainerCreate(call, containerConfig(spec), e.hostConfig(spec), nil, nil, spec.Name)
+	made, err := e.api.ContainerCreate(call, configOf(spec), e.hostConfigOf(spec), nil, platformOf(spec.Options.Platform), spec.Name)
 	if err != nil {
 		subject := strings.TrimSpace("container " + spec.Name + " from image " + spec.Image)
 		return "", e.wrapAs(ctx, "create", subject, err, createKind)
 	}
 	return made.ID, nil
-}
-
-func containerConfig(spec engine.Spec) *container.Config {
-	return &container.Config{
-		Image:      spec.Image,
-		Entrypoint: spec.Entrypoint,
-		Cmd:        spec.Args,
-		Env:        environment(spec.Env),
-		Labels:     spec.Labels,
-		User:       spec.User,
-		WorkingDir: spec.WorkingDir,
-	}
-}
-
-func (e *Engine) hostConfig(spec engine.Spec) *container.HostConfig {
-	host := &container.HostConfig{
-		NetworkMode: container.NetworkMode(spec.NetworkMode),
-		Init:        &spec.Init,
-		LogConfig: container.LogConfig{
-			Type:   "local",
-			Config: map[string]string{"max-size": e.cfg.LogMaxSize, "max-file": "1", "compress": "false"},
-		},
-		Resources: container.Resources{Memory: spec.MemoryBytes, NanoCPUs: spec.NanoCPUs},
-	}
-	for _, m := range spec.Mounts {
-		host.Mounts = append(host.Mounts, mount.Mount{
-			Type: mount.TypeBind, Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.ReadOnly,
-		})
-	}
-	return host
-}
-
-func environment(vars map[string]string) []string {
-	env := make([]string, 0, len(vars))
-	for _, name := range slices.Sorted(maps.Keys(vars)) {
-		env = append(env, name+"="+vars[name])
-	}
-	return env
 }
 
 // Start starts a created container. One that was started before is left alone,

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/docker"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/enginetest"
@@ -26,7 +27,7 @@ func start(t *testing.T, e *docker.Engine, dir string, steps ...string) string {
 	t.Helper()
 	direct := newEngine(t, docker.Config{})
 	spec := engine.Spec{
-		Image: enginetest.BuildImage(t, ""), Args: steps, NetworkMode: "none",
+		Image: enginetest.BuildImage(t, ""), Args: steps, Options: contracts.DockerOptions{NetworkMode: "none"},
 		Labels: map[string]string{"gantry.test": "enginetest"},
 	}
 	if dir != "" {

@@ -33,7 +33,7 @@ func exitAtOnce(b *bench) {
 
 func exitBySignal(b *bench) {
 	spec := b.spec("out:dying\\n", "die:KILL")
-	spec.Init = true
+	spec.Options.Init = nil
 	_, exit := b.finish(spec)
 	if exit.Code != 137 || exit.Signal != "SIGKILL" || exit.OOMKilled {
 		b.Errorf("exit %+v, want 137, SIGKILL, not out of memory", exit)
@@ -45,7 +45,7 @@ func outOfMemory(b *bench) {
 		b.Skip(b.NoMemoryLimit)
 	}
 	spec := b.spec("alloc:64", "out:survived\\n")
-	spec.MemoryBytes = 16 << 20
+	spec.Options.MemLimit = 16 << 20
 	out, exit := b.finish(spec)
 	if !exit.OOMKilled || exit.Code != 137 || len(out.stdout) != 0 {
 		b.Errorf("exit %+v, output %q, want an out-of-memory kill", exit, out.stdout)
@@ -80,7 +80,7 @@ func stopIgnored(b *bench) {
 
 func stopUnderInit(b *bench) {
 	spec := b.spec("out:ready\\n", "hang")
-	spec.Init = true
+	spec.Options.Init = nil
 	id := b.start(spec)
 	log := b.follow(id, engine.Position{})
 	b.expect(log, "ready\n")
@@ -243,7 +243,7 @@ func programMissing(b *bench) {
 
 func programMissingUnderInit(b *bench) {
 	spec := b.spec()
-	spec.Entrypoint, spec.Init = []string{"/no/such/program"}, true
+	spec.Entrypoint, spec.Options.Init = []string{"/no/such/program"}, nil
 	out, exit := b.finish(spec)
 	if exit.Code != 127 || len(out.stderr) == 0 {
 		b.Errorf("exit %+v, stderr %q, want 127 and a reason", exit, out.stderr)

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 )
 
@@ -66,7 +67,7 @@ func mountMissing(b *bench) {
 
 func user(b *bench) {
 	spec := b.spec("id")
-	spec.User = "4711:4712"
+	spec.Options.User = "4711:4712"
 	if got := b.stdout(spec); got != "4711:4712\n" {
 		b.Errorf("by number: %q", got)
 	}
@@ -74,7 +75,7 @@ func user(b *bench) {
 
 func workingDir(b *bench) {
 	spec := b.spec("pwd")
-	spec.WorkingDir = "/home"
+	spec.Options.WorkingDir = "/home"
 	if got := b.stdout(spec); got != "/home\n" {
 		b.Errorf("working directory %q", got)
 	}
@@ -82,7 +83,7 @@ func workingDir(b *bench) {
 
 func environment(b *bench) {
 	spec := b.spec("env:FIRST", "env:SECOND", "env:NEVER_SET")
-	spec.Env = map[string]string{"FIRST": "a b=c \"d\"", "SECOND": "ünï"}
+	spec.Options.Environment = contracts.Environment{"FIRST": "a b=c \"d\"", "SECOND": "ünï"}
 	if got, want := b.stdout(spec), "a b=c \"d\"\nünï\n\n"; got != want {
 		b.Errorf("environment %q, want %q", got, want)
 	}
@@ -93,7 +94,7 @@ func memoryLimit(b *bench) {
 		b.Skip(b.NoMemoryLimit)
 	}
 	spec := b.spec("memory")
-	spec.MemoryBytes = 32 << 20
+	spec.Options.MemLimit = 32 << 20
 	if got := strings.TrimSpace(b.stdout(spec)); got != strconv.Itoa(32<<20) {
 		b.Errorf("limit inside is %s", got)
 	}

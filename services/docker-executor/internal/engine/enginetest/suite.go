@@ -20,6 +20,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 )
 
@@ -93,9 +94,11 @@ type bench struct {
 
 // spec returns a container that runs these steps.
 func (b *bench) spec(steps ...string) engine.Spec {
+	noInit := false
 	return engine.Spec{
-		Name: "gantry-enginetest-" + rand.Text(), Image: b.Image, Args: steps, NetworkMode: "none",
-		Labels: map[string]string{"gantry.test": "enginetest"},
+		Name: "gantry-enginetest-" + rand.Text(), Image: b.Image, Args: steps,
+		Labels:  map[string]string{"gantry.test": "enginetest"},
+		Options: contracts.DockerOptions{NetworkMode: "none", Init: &noInit},
 	}
 }
 

@@ -59,7 +59,7 @@ func (c *container) start() error {
 		return nil
 	}
 	program, missing := c.program()
-	if missing && !c.spec.Init {
+	if missing && !c.spec.Options.InitOrDefault() {
 		return &engine.Error{
 			Op: "start", Subject: c.subject(), Kind: engine.ErrCannotStart,
 			Detail: "exec " + c.spec.Entrypoint[0] + ": no such file or directory",

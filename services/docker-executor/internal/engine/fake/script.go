@@ -93,7 +93,7 @@ func (p *process) handle(name string) int {
 	if code, ok := p.traps[short]; ok {
 		return code
 	}
-	if code, ok := termination[short]; ok && p.c.spec.Init {
+	if code, ok := termination[short]; ok && p.c.spec.Options.InitOrDefault() {
 		return code
 	}
 	return goOn
@@ -116,17 +116,17 @@ func (p *process) step(verb, rest string) int {
 	case "cat":
 		return p.cat(rest)
 	case "env":
-		p.write(engine.Stdout, []byte(p.c.spec.Env[rest]+"\n"))
+		p.write(engine.Stdout, []byte(string(p.c.spec.Options.Environment[rest])+"\n"))
 	case "pwd":
-		p.write(engine.Stdout, []byte(orElse(p.c.spec.WorkingDir, "/")+"\n"))
+		p.write(engine.Stdout, []byte(orElse(p.c.spec.Options.WorkingDir, "/")+"\n"))
 	case "id":
-		p.write(engine.Stdout, []byte(identity(p.c.spec.User)+"\n"))
+		p.write(engine.Stdout, []byte(identity(string(p.c.spec.Options.User))+"\n"))
 	case "net":
 		p.write(engine.Stdout, []byte("lo\n"))
 	case "memory":
-		p.write(engine.Stdout, fmt.Appendf(nil, "%d\n", p.c.spec.MemoryBytes))
+		p.write(engine.Stdout, fmt.Appendf(nil, "%d\n", p.c.spec.Options.MemLimit))
 	case "alloc":
-		if limit := p.c.spec.MemoryBytes; limit > 0 && int64(n)<<20 > limit {
+		if limit := int64(p.c.spec.Options.MemLimit); limit > 0 && int64(n)<<20 > limit {
 			p.oom = true
 			return killed
 		}
