@@ -17,7 +17,7 @@ import (
 func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	made, err := e.api.ContainerCreate(call, configOf(spec), e.hostConfigOf(spec), nil, platformOf(spec.Options.Platform), spec.Name)
+	made, err := e.api.ContainerCreate(call, configOf(spec), e.hostConfigOf(spec), e.networkingOf(&spec.Options), platformOf(spec.Options.Platform), spec.Name)
 	if err != nil {
 		subject := strings.TrimSpace("container " + spec.Name + " from image " + spec.Image)
 		return "", e.wrapAs(ctx, "create", subject, err, createKind)

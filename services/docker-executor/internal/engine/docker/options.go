@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"maps"
 	"os"
 	"slices"
@@ -10,6 +11,8 @@ import (
 	"github.com/docker/docker/api/types/blkiodev"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/mount"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/go-connections/nat"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -20,13 +23,25 @@ import (
 // configOf returns what a container's process is.
 func configOf(spec engine.Spec) *container.Config {
 	o := &spec.Options
-	return &container.Config{
+	config := &container.Config{
 		Image: spec.Image, Entrypoint: spec.Entrypoint, Cmd: spec.Args, Labels: spec.Labels,
 		Hostname: o.Hostname, Domainname: o.Domainname, User: string(o.User), WorkingDir: o.WorkingDir,
 		Env: environment(o.Environment), OpenStdin: o.StdinOpen, StopSignal: o.StopSignal,
-		Healthcheck: healthcheckOf(o.Healthcheck), NetworkDisabled: o.NetworkDisabled, MacAddress: o.MacAddress,
-		ExposedPorts: exposed(o.Ports),
+		Healthcheck: healthcheckOf(o.Healthcheck), NetworkDisabled: o.NetworkDisabled, ExposedPorts: exposed(o.Ports),
 	}
+	//lint:ignore SA1019 older engines know no other place; the client leaves it out for newer ones
+	config.MacAddress = o.MacAddress
+	return config
+}
+
+// networkingOf has the hardware address for engines of API 1.44 and later, nil
+// where there is nothing to say.
+func (e *Engine) networkingOf(o *contracts.DockerOptions) *network.NetworkingConfig {
+	if o.MacAddress == "" || versions.LessThan(e.api.ClientVersion(), "1.44") {
+		return nil
+	}
+	name := cmp.Or(o.NetworkOrMode(), network.NetworkDefault)
+	return &network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{name: {MacAddress: o.MacAddress}}}
 }
 
 // hostConfigOf returns what a container asks of the node.
