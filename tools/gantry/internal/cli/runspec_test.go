@@ -145,7 +145,7 @@ func TestSubmitNamesWhatIsWrong(t *testing.T) {
 	for want, text := range map[string]string{
 		"docker.imagee: unknown field":                  "task: docker_run\ndocker: {imagee: x}\n",
 		"docker.args[1].id: \"5f\" is not a Girder id":  "task: docker_run\ngirder: {api_url: http://g/api/v1, token: t}\ndocker: {image: x, args: [a, {type: girder_file, id: 5f}]}\n",
-		"docker.options.privileged: this option is not": `{"task":"docker_run","docker":{"image":"x","options":{"privileged":true}}}`,
+		"docker.options.tty: this option cannot be set": `{"task":"docker_run","docker":{"image":"x","options":{"tty":true}}}`,
 		"not JSON":              `{"task":`,
 		"neither JSON nor YAML": "task: [1\n",
 		"the file is empty":     " \n",
