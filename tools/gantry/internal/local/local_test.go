@@ -105,10 +105,10 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 func TestWhatTasksMayUseReachesTheExecutor(t *testing.T) {
 	t.Parallel()
 	options, bind, images := config(t), config(t), config(t)
-	options.AllowOptions = []string{"network_mode=host", "privileged"}
+	options.AllowOptions = []string{"network_mode=host", "priviledged"}
 	bind.AllowBind = []string{"/srv", "relative"}
 	images.AllowImages = []string{"my/*", " "}
-	for want, cfg := range map[string]local.Config{"privileged": options, "relative": bind, "empty pattern": images} {
+	for want, cfg := range map[string]local.Config{"priviledged": options, "relative": bind, "empty pattern": images} {
 		if err := local.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", want, err)
 		}
