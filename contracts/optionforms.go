@@ -45,17 +45,22 @@ type Names []string
 
 // UnmarshalJSONFrom reads a list or one string.
 func (n *Names) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	if dec.PeekKind() == '"' {
-		token, err := dec.ReadToken()
-		*n = strings.Split(token.String(), ",")
-		return err
-	}
-	var list []string
-	if err := json.UnmarshalDecode(dec, &list); err != nil {
-		return err
-	}
+	list, err := listOr(dec, func(text string) []string { return strings.Split(text, ",") })
 	*n = list
-	return nil
+	return err
+}
+
+// listOr reads a list of strings, or one string that stands for a list.
+func listOr(dec *jsontext.Decoder, listOf func(text string) []string) (list []string, err error) {
+	if dec.PeekKind() != '"' {
+		err = json.UnmarshalDecode(dec, &list)
+		return list, err
+	}
+	token, err := dec.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	return listOf(token.String()), nil
 }
 
 // NamePairs are pairs that the engine writes "a:b", on the wire an object, a
@@ -142,17 +147,9 @@ type HealthTest []string
 
 // UnmarshalJSONFrom reads a list or one string.
 func (h *HealthTest) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	if dec.PeekKind() == '"' {
-		token, err := dec.ReadToken()
-		*h = HealthTest{"CMD-SHELL", token.String()}
-		return err
-	}
-	var list []string
-	if err := json.UnmarshalDecode(dec, &list); err != nil {
-		return err
-	}
+	list, err := listOr(dec, func(command string) []string { return []string{"CMD-SHELL", command} })
 	*h = list
-	return nil
+	return err
 }
 
 // Device is a device of the node, on the wire an object or
