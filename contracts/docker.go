@@ -1,5 +1,7 @@
 package contracts
 
+import "io/fs"
+
 // PullPolicy says when an image is pulled.
 type PullPolicy string
 
@@ -21,7 +23,7 @@ type DockerRun struct {
 	// Args are the container's arguments: strings, numbers and transforms.
 	Args []Arg `json:"args,omitempty"`
 	// Volumes are mounted besides the default temporary volume.
-	Volumes []Volume `json:"volumes,omitempty"`
+	Volumes Volumes `json:"volumes,omitempty"`
 	// Streams are connects that are no argument.
 	Streams Connects `json:"streams,omitempty"`
 	// RemoveContainer is true if absent.
@@ -52,19 +54,50 @@ const (
 
 // Volume is a folder that is mounted into the container.
 type Volume struct {
-	// Name is how transforms refer to the volume: same rule as [Queue].
-	Name string     `json:"name"`
+	// Name is how transforms refer to the volume: same rule as [Queue]. A bind
+	// mount that none refers to needs no name.
+	Name string     `json:"name,omitempty"`
 	Type VolumeType `json:"type"`
 	// HostPath is the folder on the node, for a bind mount.
 	HostPath string `json:"host_path,omitempty"`
 	// ContainerPath is where the container sees it, for a bind mount.
 	ContainerPath string `json:"container_path,omitempty"`
-	// Mode is "rw" (default) or "ro" for a bind mount, and the octal mode of the
-	// folder for a temporary volume.
+	// Mode is "rw" (default) or "ro" for a bind mount, followed by ",z" or ",Z"
+	// where SELinux is to label the folder for all containers or for this one.
+	// For a temporary volume it is the octal mode of HostDir, if that is made.
 	Mode string `json:"mode,omitempty"`
-	// HostDir is the folder in which a temporary volume is made.
+	// HostDir is the folder of the node in which a temporary volume is made; the
+	// attempt's own folder if empty.
 	HostDir string `json:"host_dir,omitempty"`
 }
 
 // ReadOnly reports whether the container may only read a bind mount.
-func (v *Volume) ReadOnly() bool { return v.Type == VolumeBindMount && v.Mode == "ro" }
+func (v *Volume) ReadOnly() bool {
+	access, _, err := parseBindMode(v.Mode)
+	return v.Type == VolumeBindMount && err == nil && access == "ro"
+}
+
+// Relabel returns how SELinux is to label a bind mount: "z", "Z", or nothing.
+func (v *Volume) Relabel() string {
+	_, relabel, err := parseBindMode(v.Mode)
+	if v.Type != VolumeBindMount || err != nil {
+		return ""
+	}
+	return relabel
+}
+
+// DirMode returns the mode of a temporary volume's HostDir, 0777 if the task
+// gives none.
+func (v *Volume) DirMode() fs.FileMode {
+	bits, err := parseDirMode(v.Mode)
+	if v.Type != VolumeTemporary || v.Mode == "" || err != nil {
+		return 0o777
+	}
+	mode := fs.FileMode(bits) & fs.ModePerm
+	for bit, special := range map[uint64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
+		if bits&bit != 0 {
+			mode |= special
+		}
+	}
+	return mode
+}

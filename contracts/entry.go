@@ -152,7 +152,10 @@ type Succeeded struct {
 	ExitCode int            `json:"exit_code"`
 	Result   jsontext.Value `json:"result,omitempty"`
 	Outputs  []GirderSent   `json:"outputs,omitempty"`
-	Timings  Timings        `json:"timings,omitzero"`
+	// Warnings are sentences for people about what did not go as asked for and
+	// is no failure: they follow the job's log.
+	Warnings []string `json:"warnings,omitempty"`
+	Timings  Timings  `json:"timings,omitzero"`
 	// LogSeq is the seq of the attempt's last log message, 0 for none.
 	LogSeq uint64 `json:"log_seq"`
 }
@@ -181,8 +184,12 @@ type Failed struct {
 	OOMKilled bool      `json:"oom_killed,omitzero"`
 	WillRetry bool      `json:"will_retry"`
 	RetryAt   time.Time `json:"retry_at,omitzero"`
-	Timings   Timings   `json:"timings,omitzero"`
-	LogSeq    uint64    `json:"log_seq"`
+	// Warnings are as in [Succeeded]; Outputs are artifacts, which a task may ask
+	// for after a failure too.
+	Warnings []string     `json:"warnings,omitempty"`
+	Outputs  []GirderSent `json:"outputs,omitempty"`
+	Timings  Timings      `json:"timings,omitzero"`
+	LogSeq   uint64       `json:"log_seq"`
 }
 
 // Canceled is a terminal entry.

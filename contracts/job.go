@@ -89,6 +89,7 @@ type Job struct {
 	ExitCode *int         `json:"exit_code,omitempty"`
 	Failure  FailureKind  `json:"failure,omitempty"`
 	Message  string       `json:"message,omitempty"`
+	Warnings []string     `json:"warnings,omitempty"`
 	Outputs  []GirderSent `json:"outputs,omitempty"`
 	Timings  Timings      `json:"timings,omitzero"`
 

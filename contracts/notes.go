@@ -100,6 +100,9 @@ type LogChunk struct {
 	Attempt int   `json:"attempt"`
 	// Seq is numbered from 1 in each attempt.
 	Seq uint64 `json:"seq"`
+	// Offset is how many bytes of the attempt's log come before the piece, those
+	// too that were dropped since; 0 in the first piece, and where it is not known.
+	Offset int64 `json:"offset,omitzero"`
 	// Time is the engine's timestamp of the last frame in the piece.
 	Time   time.Time `json:"time"`
 	Stream LogStream `json:"stream"`

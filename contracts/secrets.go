@@ -76,7 +76,9 @@ func (s Secret) Resolve(values Secrets) (string, error) {
 }
 
 // Redact returns a copy of the task whose secrets are references, and the
-// secrets by kind.
+// secrets by kind. The token of a task that hands it to its container, with
+// [GirderToken], is there twice: the reference in girder.token is resolved with
+// the secrets of [SecretContainer] as well as those of [SecretIO].
 func (t *Task) Redact() (*Task, map[SecretKind]Secrets, error) {
 	data, err := t.Encode()
 	if err != nil {
@@ -87,6 +89,9 @@ func (t *Task) Redact() (*Task, map[SecretKind]Secrets, error) {
 		return nil, nil, fmt.Errorf("redact task: %w", err)
 	}
 	secrets := map[SecretKind]Secrets{}
+	if token := t.tokenForContainer(); token != "" && !token.IsReference() {
+		secrets[SecretContainer] = Secrets{tokenPath: string(token)}
+	}
 	redacted.visitSecrets(func(kind SecretKind, path string, secret Secret) Secret {
 		if secret == "" || secret.IsReference() {
 			return secret
@@ -98,6 +103,19 @@ func (t *Task) Redact() (*Task, map[SecretKind]Secrets, error) {
 		return Secret(secretPrefix + string(kind) + "/" + path)
 	})
 	return redacted, secrets, nil
+}
+
+const tokenPath = "girder.token"
+
+// tokenForContainer returns the task's Girder token if an argument asks for it.
+func (t *Task) tokenForContainer() Secret {
+	var token Secret
+	t.visitTransforms(func(_ string, transform Transform) {
+		if _, asks := transform.(*GirderToken); asks && t.Girder != nil {
+			token = t.Girder.Token
+		}
+	})
+	return token
 }
 
 // Hash returns the SHA-256 of the task without its secrets, in hexadecimal
@@ -129,7 +147,7 @@ func (t *Task) visitSecrets(replace func(kind SecretKind, path string, secret Se
 		}
 	}
 	if g := t.Girder; g != nil {
-		g.Token = replace(SecretIO, "girder.token", g.Token)
+		g.Token = replace(SecretIO, tokenPath, g.Token)
 		if g.Job != nil {
 			g.Job.Token = replace(SecretJob, "girder.job.token", g.Job.Token)
 		}

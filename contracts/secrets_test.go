@@ -25,7 +25,7 @@ func readGolden(t testing.TB, name string) *Task {
 
 func TestRedactLeavesNoSecret(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"task.big.json", "task.job_info.json", "every.task.json"} {
+	for _, name := range []string{"task.big.json", "task.job_info.json", "task.streams.json", "every.task.json"} {
 		task := readGolden(t, name)
 		before, err := task.Encode()
 		if err != nil {
@@ -42,10 +42,7 @@ func TestRedactLeavesNoSecret(t *testing.T) {
 		if bytes.Contains(after, []byte(secretMark)) {
 			t.Errorf("%s: the redacted task is\n%s", name, after)
 		}
-		count := 0
-		for _, values := range secrets {
-			count += len(values)
-		}
+		count := len(secrets[SecretIO]) + len(secrets[SecretJob])
 		if want := bytes.Count(before, []byte(secretMark)); count != want {
 			t.Errorf("%s: %d secrets were taken out, the task has %d", name, count, want)
 		}
@@ -83,6 +80,14 @@ func TestRedactDividesTheSecrets(t *testing.T) {
 				"girder.job_info.headers.X-Other":      "token-of-other-0123456789",
 			},
 		},
+		"task.streams.json": {
+			SecretIO: {
+				"girder.token":                        "token-of-data-0123456789",
+				"docker.args[9].output.headers.X-Key": "token-of-sink-0123456789",
+			},
+			SecretJob:       {"girder.job.token": "token-of-job-0123456789"},
+			SecretContainer: {"girder.token": "token-of-data-0123456789"},
+		},
 		"task.minimal.json": {},
 	} {
 		_, secrets, err := readGolden(t, name).Redact()
@@ -92,6 +97,25 @@ func TestRedactDividesTheSecrets(t *testing.T) {
 		if diff := cmp.Diff(want, secrets); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
+	}
+}
+
+// The one reference that a task has to its token is resolved by transfer with
+// its own kind of secrets, and by an executor with the container's.
+func TestTheContainersTokenIsResolvedWithItsOwnKind(t *testing.T) {
+	t.Parallel()
+	redacted, secrets, err := readGolden(t, "task.streams.json").Redact()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []SecretKind{SecretIO, SecretContainer} {
+		token, err := redacted.Girder.Token.Resolve(secrets[kind])
+		if err != nil || token != "token-of-data-0123456789" {
+			t.Errorf("with the secrets of %s it stands for %q, error %v", kind, token, err)
+		}
+	}
+	if _, err := redacted.Girder.Token.Resolve(secrets[SecretJob]); err == nil {
+		t.Error("resolved with the secrets of the Girder job")
 	}
 }
 

@@ -160,6 +160,7 @@ const (
 	ServiceName        = "gantry"
 	JobsGetSubject     = "gantry.jobs.get"
 	JobsListSubject    = "gantry.jobs.list"
+	JobsLogSubject     = "gantry.jobs.log"
 	JobsGateSubject    = "gantry.jobs.gate"
 	WorkersListSubject = "gantry.workers.list"
 	DeadListSubject    = "gantry.dead.list"

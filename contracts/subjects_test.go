@@ -116,7 +116,7 @@ func TestEachSubjectBelongsToOneStream(t *testing.T) {
 		}
 	}
 	for _, request := range []string{
-		OwnsSubject(testExec), JobsGetSubject, JobsListSubject, JobsGateSubject, WorkersListSubject, DeadListSubject, DeadShowSubject,
+		OwnsSubject(testExec), JobsGetSubject, JobsListSubject, JobsLogSubject, JobsGateSubject, WorkersListSubject, DeadListSubject, DeadShowSubject,
 	} {
 		for _, stream := range Streams {
 			for _, subjects := range stream.Subjects {

@@ -1,6 +1,7 @@
 package contracts
 
 import (
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -177,6 +178,34 @@ type Retry struct {
 
 // Limits bound an attempt's run time.
 type Limits struct {
-	Time     Duration `json:"time,omitzero"`
+	// Time is after how long a container is killed and the job fails as timeout;
+	// absent for no limit.
+	Time Duration `json:"time,omitzero"`
+	// SoftTime is after how long the container gets SIGTERM.
 	SoftTime Duration `json:"soft_time,omitzero"`
+}
+
+// UnmarshalJSONFrom reads an object; a limit that is there is above zero.
+func (l *Limits) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	var given struct {
+		Time     *Duration `json:"time"`
+		SoftTime *Duration `json:"soft_time"`
+	}
+	if err := json.UnmarshalDecode(dec, &given); err != nil {
+		return err
+	}
+	path := dottedPath(dec.StackPointer())
+	for name, limit := range map[string]*Duration{"time": given.Time, "soft_time": given.SoftTime} {
+		if limit != nil && *limit == 0 {
+			return fieldError(join(path, name), "\"0s\" is no time at all; leave it out for no limit")
+		}
+	}
+	*l = Limits{}
+	if given.Time != nil {
+		l.Time = *given.Time
+	}
+	if given.SoftTime != nil {
+		l.SoftTime = *given.SoftTime
+	}
+	return nil
 }

@@ -34,7 +34,6 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"transform's unknown field", docker(`,"args":[{"type":"girder_file","id":` + id + `,"file":1}]`), "docker.args[0].file: unknown field"},
 		{"Girder id", docker(`,"args":[{"type":"girder_file","id":"12"}]`), `docker.args[0].id: "12" is not a Girder id`},
 		{"inside a connect", docker(`,"args":[{"type":"connect","input":{"type":"girder_file_stream","id":` + id + `},"output":{"type":"named_input_pipe","nam":"x"}}]`), "docker.args[0].output.nam: unknown field"},
-		{"later transform", docker(`,"args":[{"type":"girder_folder","id":` + id + `}]`), "docker.args[0].type: girder_folder is not supported by this version"},
 		{"path leaves the volume", docker(`,"args":[{"type":"volume_path","path":"a/../../b"}]`), `docker.args[0].path: "a/../../b" leaves the volume`},
 		{"absolute path", docker(`,"args":[{"type":"volume_path","path":"/etc"}]`), `docker.args[0].path: "/etc" must be relative`},
 		{"unknown volume", docker(`,"args":[{"type":"volume_path","path":"a","volume":"v"}]`), `docker.args[0].volume: "v" is not the name of one of docker.volumes`},
@@ -64,18 +63,17 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"labels", `{"version":1,"task":"docker_run","docker":{"image":"a"},"labels":{"":"x"}}`, "labels: \"\": names have 1 to 128 bytes"},
 		{"max_crashes", `{"version":1,"task":"docker_run","docker":{"image":"a"},"retry":{"max_crashes":-1}}`, "retry.max_crashes: -1 is not between 0 and 100"},
 		{"max_failures", `{"version":1,"task":"docker_run","docker":{"image":"a"},"retry":{"max_failures":101}}`, "retry.max_failures: 101 is not between 0 and 100"},
-		{"limits", `{"version":1,"task":"docker_run","docker":{"image":"a"},"limits":{"time":"1h"}}`, "limits: a time limit is not supported"},
 		{"args beside docker", `{"version":1,"task":"docker_run","docker":{"image":"a"},"args":[1]}`, "args: is for plugin tasks"},
 		{"kwargs beside docker", `{"version":1,"task":"docker_run","docker":{"image":"a"},"kwargs":{}}`, "kwargs: is for plugin tasks"},
 		{"image with a space", `{"version":1,"task":"docker_run","docker":{"image":"a b"}}`, `docker.image: "a b" is not an image reference`},
-		{"keeping the container", docker(`,"remove_container":false`), "docker.remove_container: keeping the container is not supported"},
-		{"a stream", docker(`,"streams":[{"type":"connect","input":{"type":"container_stdout"},"output":{"type":"host_stderr"}}]`), "docker.streams[0]: a stream is not supported"},
 		{"a stream that is no connect", docker(`,"streams":[{"type":"host_stdout"}]`), `docker.streams[0].type: "host_stdout" is not the type of a stream; known are connect`},
 		{"streams in an object", docker(`,"streams":{}`), "docker.streams: an object found where a list is wanted"},
 		{"a connect as an end", docker(`,"args":[{"type":"connect","input":{"type":"connect"},"output":{"type":"host_stdout"}}]`), `docker.args[0].input.type: "connect" is not the type of an end of a connect`},
 		{"an artifact as an end", docker(`,"args":[{"type":"connect","input":{"type":"container_stdout"},"output":{"type":"girder_job_artifact"}}]`), `docker.args[0].output.type: "girder_job_artifact" is not the type of an end`},
 		{"an end that is no object", docker(`,"args":[{"type":"connect","input":5,"output":{"type":"host_stdout"}}]`), "docker.args[0].input: must be an object with a type"},
-		{"an end without a type", docker(`,"args":[{"type":"connect","input":{},"output":{"type":"host_stdout"}}]`), "docker.args[0].input.type: missing"},
+		{"an end without a type", docker(`,"args":[{"type":"connect","input":{},"output":{"type":"host_stdout"}}]`), "docker.args[0].input.type: missing; known are chunked_stream, container_stderr, container_stdout, girder_file_stream, girder_upload_folder, girder_upload_item, host_stderr"},
+		{"a stream without a type", docker(`,"streams":[{"input":{"type":"container_stdout"}}]`), "docker.streams[0].type: missing; known are connect"},
+		{"a limit in seconds", `{"version":1,"task":"docker_run","docker":{"image":"a"},"limits":{"time":5}}`, `limits.time: 5 is not a duration such as "90s" or "12h"`},
 		{"a connect with one end", docker(`,"args":[{"type":"connect","input":{"type":"container_stdout"}}]`), "docker.args[0].output: missing"},
 		{"type of a wrong type", docker(`,"args":[{"type":5}]`), "docker.args[0].type: a number found where a string is wanted"},
 		{"NUL in an argument", docker(`,"args":["a\u0000"]`), "docker.args[0]: holds a NUL character"},
@@ -88,7 +86,6 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"working_dir", docker(`,"options":{"working_dir":"app"}`), `docker.options.working_dir: "app" is not an absolute path`},
 		{"second progress pipe", docker(`,"args":[{"type":"progress_pipe"},{"type":"progress_pipe","name":".girder_progress"}]`), "docker.args[1]: is the second progress pipe of that name"},
 		{"volume of no type", docker(`,"volumes":[{"name":"d","type":"nfs"}]`), `docker.volumes[0].type: "nfs" is not bind_mount or temporary`},
-		{"temporary volume", docker(`,"volumes":[{"name":"d","type":"temporary"}]`), "docker.volumes[0].type: a named temporary volume is not supported"},
 		{"two volumes of a name", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y"},{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y"}]`), `docker.volumes[1].name: "d" is the name of two volumes`},
 		{"mode of a bind mount", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y","mode":"rwx"}]`), `docker.volumes[0].mode: "rwx" is not rw or ro`},
 		{"host_dir of a bind mount", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y","host_dir":"/z"}]`), "docker.volumes[0].host_dir: is for temporary volumes"},
@@ -102,11 +99,33 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"job_info's method", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job_info":{"method":"POST","url":"http://g/job/5f0c0000000000000000aaaa","headers":{"Girder-Token":"t"}}}}`, `girder.job_info.method: "POST" is not PUT`},
 		{"job_info's URL", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job_info":{"method":"PUT","url":"http://g/job/x","headers":{"Girder-Token":"t"}}}}`, "does not end with /job/<id>"},
 		{"job_info's token", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"job_info":{"method":"PUT","url":"http://g/job/5f0c0000000000000000aaaa","headers":{}}}}`, "girder.job_info.headers.Girder-Token: missing"},
-		{"later output", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_job_artifact","path":{"type":"volume_path","path":"o"}}],` + girder + `}`, "outputs[0].type: girder_job_artifact is not supported"},
 		{"upload_kwargs", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","path":{"type":"volume_path","path":"o"},"item_id":` + id + `,"upload_kwargs":{"x":"y"}}],` + girder + `}`, "outputs[0].upload_kwargs.x: unknown"},
 		{"output without a path", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","item_id":` + id + `}],` + girder + `}`, "outputs[0].path.path: missing"},
 		{"path of another type", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_item","path":{"type":"volume","volume":"v"},"item_id":` + id + `}],` + girder + `}`, `outputs[0].path.type: "volume" is not the type of an output's path; known are volume_path`},
 		{"schedule", `{"version":1,"task":"docker_run","docker":{"image":"a"},"schedule":{"countdown":"5s"}}`, "schedule: a schedule is not supported"},
+		{"no time at all", `{"version":1,"limits":{"time":"0s"}}`, `limits.time: "0s" is no time at all; leave it out for no limit`},
+		{"no soft time at all", `{"version":1,"limits":{"time":"1s","soft_time":"0"}}`, `limits.soft_time: "0s" is no time at all`},
+		{"a negative limit", `{"version":1,"limits":{"time":"-1s"}}`, `limits.time: "-1s" is not a duration`},
+		{"unknown limit", `{"version":1,"limits":{"hard":"1s"}}`, "limits.hard: unknown field"},
+		{"soft_time above time", `{"version":1,"task":"docker_run","docker":{"image":"a"},"limits":{"time":"1h","soft_time":"60m"}}`, "limits.soft_time: 1h0m0s is not below limits.time, 1h0m0s"},
+		{"item's id", docker(`,"args":[{"type":"girder_item","id":"12"}]`), `docker.args[0].id: "12" is not a Girder id`},
+		{"item's volume", docker(`,"args":[{"type":"girder_item","id":` + id + `,"volume":"v"}]`), `docker.args[0].volume: "v" is not the name of one of docker.volumes`},
+		{"folder's id", docker(`,"args":[{"type":"girder_folder","id":"12"}]`), `docker.args[0].id: "12" is not a Girder id`},
+		{"folder's name leaves", docker(`,"args":[{"type":"girder_folder","id":` + id + `,"folder_name":"../x"}]`), `docker.args[0].folder_name: "../x" leaves the volume`},
+		{"folder's name is none", docker(`,"args":[{"type":"girder_folder","id":` + id + `,"folder_name":"./"}]`), `docker.args[0].folder_name: "./" is no name`},
+		{"relative direct_path", docker(`,"args":[{"type":"girder_file","id":` + id + `,"direct_path":"a"}]`), `docker.args[0].direct_path: "a" is not an absolute path`},
+		{"direct_path of a folder", docker(`,"args":[{"type":"girder_file","id":` + id + `,"direct_path":"/a/"}]`), `docker.args[0].direct_path: "/a/" names a folder`},
+		{"girder_api_url without one", `{"version":1,"task":"docker_run","docker":{"image":"a","args":[{"type":"girder_api_url"}]}}`, "girder.api_url: missing; docker.args[0] needs it"},
+		{"girder_token without one", `{"version":1,"task":"docker_run","docker":{"image":"a","args":[{"type":"girder_token"}]}}`, "girder.token: missing; docker.args[0] needs it"},
+		{"a plugin's transform", docker(`,"args":[{"type":"temporary_directory"}]`), "docker.args[0].type: temporary_directory is not supported by this version"},
+		{"another plugin's transform", docker(`,"args":[{"type":"girder_file_path","id":` + id + `}]`), "docker.args[0].type: girder_file_path is not supported by this version"},
+		{"upload folder's id", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_folder","path":{"type":"volume_path","path":"o"},"folder_id":"x"}],` + girder + `}`, `outputs[0].folder_id: "x" is not a Girder id`},
+		{"upload folder's kwargs", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_folder","path":{"type":"volume_path","path":"o"},"folder_id":` + id + `,"upload_kwargs":{"mime_type":"a/b"}}],` + girder + `}`, "outputs[0].upload_kwargs.mime_type: unknown; only reference"},
+		{"upload folder without a path", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_upload_folder","folder_id":` + id + `}],` + girder + `}`, "outputs[0].path.path: missing"},
+		{"artifact without a job", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_job_artifact","path":{"type":"volume_path","path":"o"}}],` + girder + `}`, "outputs[0].type: girder_job_artifact needs a Girder job to attach to"},
+		{"artifact's path", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_job_artifact","path":{"type":"volume_path","path":"/o"}}],` + girder + `}`, `outputs[0].path.path: "/o" must be relative`},
+		{"artifact's name", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_job_artifact","path":{"type":"volume_path","path":"o"},"name":"a/b"}],` + girder + `}`, `outputs[0].name: "a/b" is not the name of a file`},
+		{"artifact without a token", `{"version":1,"task":"docker_run","docker":{"image":"a"},"outputs":[{"type":"girder_job_artifact","path":{"type":"volume_path","path":"o"}}]}`, "girder.token: missing; outputs[0] needs it"},
 		{"backoff", `{"version":1,"task":"docker_run","docker":{"image":"a"},"retry":{"backoff":"soon"}}`, `retry.backoff: "soon" is not a duration`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -119,6 +138,23 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 				t.Errorf("error is\n  %v\nwant it to contain\n  %s", err, test.want)
 			}
 		})
+	}
+}
+
+// What is wrong with an address is said without what may be a key in it.
+func TestRefusalsHideKeys(t *testing.T) {
+	t.Parallel()
+	for _, url := range []string{"http://u:hush@g/job/x", "http://g/job/x?token=hush", "ftp://g/x?token=hush", "ftp://u:hush@g"} {
+		for _, fields := range []string{
+			`"girder":{"api_url":"` + url + `"},"docker":{"image":"a"}`,
+			`"girder":{"job_info":{"method":"PUT","url":"` + url + `","headers":{"Girder-Token":"t"}}},"docker":{"image":"a"}`,
+			`"docker":{"image":"a","streams":[{"type":"connect","input":{"type":"container_stdout"},"output":{"type":"chunked_stream","url":"` + url + `"}}]}`,
+		} {
+			_, err := DecodeTask([]byte(`{"version":1,"task":"docker_run",` + fields + `}`))
+			if err != nil && strings.Contains(err.Error(), "hush") {
+				t.Error(err)
+			}
+		}
 	}
 }
 

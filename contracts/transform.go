@@ -43,8 +43,12 @@ type GirderFile struct {
 	// Volume is the name of a volume; the default temporary volume if empty.
 	Volume string `json:"volume,omitempty"`
 	// Filename is the path in the volume; <id>/<name in Girder> if empty.
-	Filename string        `json:"filename,omitempty"`
-	Girder   *GirderAccess `json:"girder,omitempty"`
+	Filename string `json:"filename,omitempty"`
+	// DirectPath is where the same file may be found on the node: where the
+	// executor can read it and its policy allows that, it is mounted, read-only,
+	// and not downloaded.
+	DirectPath string        `json:"direct_path,omitempty"`
+	Girder     *GirderAccess `json:"girder,omitempty"`
 }
 
 // GirderItem downloads all files of an item into a volume and becomes their
@@ -86,15 +90,20 @@ type VolumeRef struct {
 // TemporaryVolume becomes the default temporary volume's path in the container.
 type TemporaryVolume struct{}
 
-// NamedInputPipe is a FIFO that the container reads.
+// NamedInputPipe is a FIFO that the container reads. It becomes its path in the
+// container.
 type NamedInputPipe struct {
-	Name          string `json:"name"`
-	Volume        string `json:"volume,omitempty"`
+	// Name is the FIFO's path on the volume, or its name in HostPath.
+	Name   string `json:"name"`
+	Volume string `json:"volume,omitempty"`
+	// HostPath and ContainerPath, both or none, are a folder of the node and
+	// where the container sees it, instead of a volume.
 	ContainerPath string `json:"container_path,omitempty"`
 	HostPath      string `json:"host_path,omitempty"`
 }
 
-// NamedOutputPipe is a FIFO that the container writes.
+// NamedOutputPipe is a FIFO that the container writes; its fields are those of
+// [NamedInputPipe].
 type NamedOutputPipe struct {
 	Name          string `json:"name"`
 	Volume        string `json:"volume,omitempty"`

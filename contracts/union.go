@@ -3,6 +3,7 @@ package contracts
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -71,7 +72,8 @@ func (e *Endpoint) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	if err != nil {
 		return err
 	}
-	kind, err := typeOf(value, path)
+	known := typesOf(endpointTypes, TransformType(TypeGirderUploadItem), TransformType(TypeGirderUploadFolder))
+	kind, err := typeOf(value, path, known)
 	if err != nil {
 		return err
 	}
@@ -80,7 +82,7 @@ func (e *Endpoint) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return err
 	}
 	if !endpointTypes[TransformType(kind)] {
-		return unknownType(kind, path, "an end of a connect", endpointTypes)
+		return unknownType(kind, path, "an end of a connect", known)
 	}
 	e.Transform, err = decodeTransforms[TransformType(kind)](value, path)
 	return err
@@ -223,13 +225,14 @@ func decodeUnion[K ~string, I any](dec *jsontext.Decoder, decoders map[K]unionDe
 	if err != nil {
 		return none, err
 	}
-	kind, err := typeOf(value, path)
+	known := typesOf(decoders)
+	kind, err := typeOf(value, path, known)
 	if err != nil {
 		return none, err
 	}
 	decode, ok := decoders[K(kind)]
 	if !ok {
-		return none, unknownType(kind, path, what, decoders)
+		return none, unknownType(kind, path, what, known)
 	}
 	return decode(value, path)
 }
@@ -274,7 +277,7 @@ func skip(dec *jsontext.Decoder, message string) error {
 	return fieldError(dottedPath(dec.StackPointer()), "%s", message)
 }
 
-func typeOf(value jsontext.Value, path string) (string, error) {
+func typeOf(value jsontext.Value, path, known string) (string, error) {
 	var head struct {
 		Type *string `json:"type"`
 	}
@@ -282,18 +285,26 @@ func typeOf(value jsontext.Value, path string) (string, error) {
 		return "", locate(err, path)
 	}
 	if head.Type == nil {
-		return "", fieldError(join(path, "type"), "missing")
+		return "", fieldError(join(path, "type"), "missing; known are %s", known)
 	}
 	return *head.Type, nil
 }
 
-func unknownType[K ~string, D any](kind, path, what string, decoders map[K]D) error {
-	names := make([]string, 0, len(decoders))
-	for name := range decoders {
-		names = append(names, string(name))
+func unknownType(kind, path, what, known string) error {
+	return fieldError(join(path, "type"), "%q is not the type of %s; known are %s", kind, what, known)
+}
+
+// typesOf lists types for people.
+func typesOf[K ~string, D any](decoders map[K]D, more ...K) string {
+	names := slices.Collect(maps.Keys(decoders))
+	var list strings.Builder
+	for i, name := range slices.Sorted(slices.Values(append(names, more...))) {
+		if i > 0 {
+			list.WriteString(", ")
+		}
+		list.WriteString(string(name))
 	}
-	slices.Sort(names)
-	return fieldError(join(path, "type"), "%q is not the type of %s; known are %s", kind, what, strings.Join(names, ", "))
+	return list.String()
 }
 
 func join(path, name string) string {

@@ -3,8 +3,8 @@ package contracts
 import (
 	"fmt"
 	"net/url"
-	"path"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -51,8 +51,9 @@ func (v *validator) head() {
 	if t.Schedule != nil {
 		v.unsupported("schedule", "a schedule")
 	}
-	if t.Limits != nil {
-		v.unsupported("limits", "a time limit")
+	if l := t.Limits; l != nil && l.Time > 0 && l.SoftTime >= l.Time {
+		v.fail("limits.soft_time", "%s is not below limits.time, %s: the container would be killed before it is warned",
+			time.Duration(l.SoftTime), time.Duration(l.Time))
 	}
 	v.retry()
 	for name := range t.Labels {
@@ -117,8 +118,10 @@ func (v *validator) jobInfo(info *GirderJobInfo) {
 	if info.Method != "PUT" {
 		v.fail("girder.job_info.method", "%q is not PUT", info.Method)
 	}
+	before := len(v.problems)
 	v.url("girder.job_info.url", info.URL)
-	if parts := strings.Split(strings.TrimSuffix(info.URL, "/"), "/"); !girderIDPattern.MatchString(parts[len(parts)-1]) {
+	parts := strings.Split(strings.TrimSuffix(info.URL, "/"), "/")
+	if len(v.problems) == before && !girderIDPattern.MatchString(parts[len(parts)-1]) {
 		v.fail("girder.job_info.url", "%q does not end with /job/<id>", info.URL)
 	}
 	if info.Headers["Girder-Token"] == "" {
@@ -160,155 +163,12 @@ func (v *validator) docker() {
 	default:
 		v.fail("docker.pull", "%q is not always, missing or never", d.Pull)
 	}
-	if d.RemoveContainer != nil && !*d.RemoveContainer {
-		v.unsupported("docker.remove_container", "keeping the container")
-	}
 	for i, word := range d.Entrypoint {
 		v.noNUL(fmt.Sprintf("docker.entrypoint[%d]", i), word)
 	}
 	v.options(&d.Options)
 	v.volumes(d.Volumes)
 	v.transforms()
-}
-
-func (v *validator) volumes(volumes []Volume) {
-	seen := map[string]bool{}
-	for i := range volumes {
-		at, volume := fmt.Sprintf("docker.volumes[%d]", i), &volumes[i]
-		v.name(at+".name", volume.Name)
-		if seen[volume.Name] {
-			v.fail(at+".name", "%q is the name of two volumes", volume.Name)
-		}
-		seen[volume.Name] = true
-		switch volume.Type {
-		case VolumeBindMount:
-			v.bindMount(at, volume)
-		case VolumeTemporary:
-			v.unsupported(at+".type", "a named temporary volume")
-		default:
-			v.fail(at+".type", "%q is not bind_mount or temporary", volume.Type)
-		}
-	}
-}
-
-func (v *validator) bindMount(at string, volume *Volume) {
-	for field, value := range map[string]string{".host_path": volume.HostPath, ".container_path": volume.ContainerPath} {
-		if !path.IsAbs(value) || strings.ContainsRune(value, 0) {
-			v.fail(at+field, "%q is not an absolute path", value)
-		}
-	}
-	if volume.Mode != "" && volume.Mode != "rw" && volume.Mode != "ro" {
-		v.fail(at+".mode", "%q is not rw or ro", volume.Mode)
-	}
-	if volume.HostDir != "" {
-		v.fail(at+".host_dir", "is for temporary volumes")
-	}
-}
-
-func (v *validator) transforms() {
-	for i := range v.task.Docker.Streams {
-		v.unsupported(fmt.Sprintf("docker.streams[%d]", i), "a stream")
-	}
-	pipes := map[string]bool{}
-	for i, arg := range v.task.Docker.Args {
-		at := fmt.Sprintf("docker.args[%d]", i)
-		v.noNUL(at, arg.Text)
-		switch t := arg.Transform.(type) {
-		case nil, *TemporaryVolume:
-		case *GirderFile:
-			v.girderID(at+".id", t.ID)
-			v.volume(at+".volume", t.Volume)
-			if t.Filename != "" {
-				v.fileName(at+".filename", t.Filename)
-			}
-			v.access(at, t.Girder)
-		case *VolumePath:
-			v.volumePath(at, t)
-		case *VolumeRef:
-			if t.Volume == "" {
-				v.fail(at+".volume", "missing")
-			}
-			v.volume(at+".volume", t.Volume)
-		case *ProgressPipe:
-			v.volume(at+".volume", t.Volume)
-			v.fileName(at+".name", t.NameOrDefault())
-			if pipes[t.Volume+"/"+t.NameOrDefault()] {
-				v.fail(at, "is the second progress pipe of that name")
-			}
-			pipes[t.Volume+"/"+t.NameOrDefault()] = true
-		default:
-			v.unsupported(at+".type", string(t.TransformType()))
-		}
-	}
-}
-
-func (v *validator) outputs() {
-	for i, output := range v.task.Outputs {
-		at := fmt.Sprintf("outputs[%d]", i)
-		upload, ok := output.OutputSpec.(*GirderUploadItem)
-		if !ok {
-			v.unsupported(at+".type", string(output.OutputType()))
-			continue
-		}
-		v.volumePath(at+".path", &upload.Path.VolumePath)
-		v.girderID(at+".item_id", upload.ItemID)
-		for name := range upload.UploadKwargs {
-			if name != "reference" {
-				v.fail(at+".upload_kwargs."+name, "unknown; only reference is passed on")
-			}
-		}
-		v.access(at, upload.Girder)
-	}
-}
-
-func (v *validator) volumePath(at string, p *VolumePath) {
-	v.volume(at+".volume", p.Volume)
-	v.relativePath(at+".path", p.Path)
-}
-
-func (v *validator) volume(at, name string) {
-	if name == "" || v.task.Docker == nil {
-		return
-	}
-	for i := range v.task.Docker.Volumes {
-		if v.task.Docker.Volumes[i].Name == name {
-			return
-		}
-	}
-	v.fail(at, "%q is not the name of one of docker.volumes", name)
-}
-
-func (v *validator) relativePath(at, p string) {
-	switch {
-	case p == "":
-		v.fail(at, "missing")
-	case strings.ContainsRune(p, 0):
-		v.fail(at, "%q holds a NUL character", p)
-	case path.IsAbs(p):
-		v.fail(at, "%q must be relative to the volume", p)
-	case p != "." && !isLocal(p):
-		v.fail(at, "%q leaves the volume", p)
-	}
-}
-
-// fileName is relativePath for something that is a file, not the volume itself.
-func (v *validator) fileName(at, p string) {
-	if path.Clean(p) == "." || strings.HasSuffix(p, "/") {
-		v.fail(at, "%q names a folder, not a file", p)
-		return
-	}
-	v.relativePath(at, p)
-}
-
-func isLocal(p string) bool {
-	clean := path.Clean(p)
-	return clean != ".." && !strings.HasPrefix(clean, "../")
-}
-
-func (v *validator) noNUL(at, text string) {
-	if strings.ContainsRune(text, 0) {
-		v.fail(at, "holds a NUL character")
-	}
 }
 
 func (v *validator) girderID(at, id string) {
@@ -348,16 +208,25 @@ func (v *validator) name(at, name string) {
 }
 
 func (v *validator) url(at, raw string) {
+	if u := v.address(at, raw); u != nil && (u.RawQuery != "" || u.Fragment != "") {
+		v.fail(at, "has a query or a fragment; give the address alone")
+	}
+}
+
+// address checks a URL that may have a query. Its user name would stay in the
+// job's life; tokens have fields of their own.
+func (v *validator) address(at, raw string) *url.URL {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
 		v.fail(at, "is not a URL")
 	case u.User != nil:
-		// It would stay in the job's life; tokens have fields of their own.
 		v.fail(at, "has a user name or password; give a token instead")
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		v.fail(at, "%q is not an http or https URL", raw)
-	case u.RawQuery != "" || u.Fragment != "":
-		v.fail(at, "has a query or a fragment; give the address alone")
+		place, _, _ := strings.Cut(raw, "?") // what follows may be a key
+		v.fail(at, "%q is not an http or https URL", place)
+	default:
+		return u
 	}
+	return nil
 }

@@ -27,6 +27,23 @@ func (d *Duration) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// UnmarshalJSONFrom reads text; a number is refused, as it does not say of what.
+func (d *Duration) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	value, err := dec.ReadValue()
+	if err != nil {
+		return err
+	}
+	var text *string
+	if json.Unmarshal(value, &text) != nil {
+		return fmt.Errorf("%s is not a duration such as \"90s\" or \"12h\"", value)
+	}
+	if text == nil {
+		*d = 0
+		return nil
+	}
+	return d.UnmarshalText([]byte(*text))
+}
+
 // ByteSize is a number of bytes, on the wire a number or text such as "512m"
 // (docker-py's form: b, k, m, g, t, powers of 1024).
 type ByteSize int64

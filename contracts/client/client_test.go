@@ -172,6 +172,34 @@ func TestLogReadsWhatIsThere(t *testing.T) {
 	}
 }
 
+func TestLogFromAnyPlace(t *testing.T) {
+	t.Parallel()
+	c := natstest.Start(t).Client()
+	script(t, c, "job") // three times "line\n"
+	const whole = "line\nline\nline\n"
+	for from := range int64(len(whole) + 2) {
+		for _, follow := range []bool{false, true} {
+			text, at := "", min(from, int64(len(whole)))
+			for piece, err := range c.LogFrom(t.Context(), "job", from, follow) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if piece.Place != at {
+					t.Errorf("a piece at %d, want %d", piece.Place, at)
+				}
+				text += string(piece.Bytes())
+				at += int64(len(piece.Bytes()))
+			}
+			if want := whole[min(from, int64(len(whole))):]; text != want {
+				t.Errorf("from %d, follow %t: %q, want %q", from, follow, text, want)
+			}
+		}
+	}
+	for range c.LogFrom(t.Context(), "job", 7, true) {
+		break // a reader that has enough
+	}
+}
+
 func TestRevokeIsKept(t *testing.T) {
 	t.Parallel()
 	c := natstest.Start(t).Client()

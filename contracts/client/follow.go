@@ -193,6 +193,24 @@ func (c *Client) Log(ctx context.Context, job contracts.JobID, follow bool) iter
 	}
 }
 
+// LogFrom yields a job's log as [Client.Log] does, each piece with its place, and
+// only what is at the given place or behind it.
+func (c *Client) LogFrom(ctx context.Context, job contracts.JobID, from int64, follow bool) iter.Seq2[contracts.LogPiece, error] {
+	return func(yield func(contracts.LogPiece, error) bool) {
+		var places contracts.LogPlaces
+		for chunk, err := range c.Log(ctx, job, follow) {
+			if err != nil {
+				yield(contracts.LogPiece{}, err)
+				return
+			}
+			piece, some := contracts.LogPiece{Place: places.Place(chunk), LogChunk: *chunk}.From(from)
+			if some && !yield(piece, nil) {
+				return
+			}
+		}
+	}
+}
+
 // lastLog returns the stream sequence of a job's last log message, 0 for none.
 func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (uint64, error) {
 	stream, err := c.js.Stream(ctx, contracts.StreamLive)

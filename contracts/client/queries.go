@@ -28,6 +28,11 @@ func (c *Client) Jobs(ctx context.Context, filter contracts.JobFilter) (*contrac
 	return ask[contracts.JobList](ctx, c, contracts.JobsListSubject, filter)
 }
 
+// LogPage returns a part of a job's log.
+func (c *Client) LogPage(ctx context.Context, request contracts.LogRequest) (*contracts.LogPage, error) {
+	return ask[contracts.LogPage](ctx, c, contracts.JobsLogSubject, request)
+}
+
 // Workers returns the running service instances.
 func (c *Client) Workers(ctx context.Context) ([]contracts.Instance, error) {
 	workers, err := ask[[]contracts.Instance](ctx, c, contracts.WorkersListSubject, struct{}{})

@@ -36,6 +36,10 @@ var (
 // readerIdle is how long the server keeps the consumer of a reader that is gone.
 const readerIdle = time.Minute
 
+// readAhead is how many bytes a reader asks for at once, far more than the largest
+// message has: a log may be long, and read by many.
+const readAhead = 4 << 20
+
 // OpenReader opens a reader. Of config counts what is to be read: filters and
 // where to begin.
 func (c *Client) OpenReader(ctx context.Context, stream string, config jetstream.ConsumerConfig) (*Reader, error) {
@@ -58,7 +62,7 @@ func (r *Reader) open(ctx context.Context, js jetstream.JetStream, stream string
 	if r.consumer, err = js.CreateConsumer(ctx, stream, config); err != nil {
 		return err
 	}
-	r.messages, err = r.consumer.Messages()
+	r.messages, err = r.consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(jetstream.DefaultMaxMessages, readAhead))
 	return err
 }
 

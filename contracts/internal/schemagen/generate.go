@@ -130,6 +130,7 @@ func (g *generator) addVariants(schema *jsonschema.Schema, variants []variant) {
 // addTaskTypes adds the types that stand in a task by the value of their field
 // "type".
 func (g *generator) addTaskTypes(schema *jsonschema.Schema, additional bool) {
+	g.define(schema, contracts.Volume{}, additional)
 	kinds := map[string]string{}
 	choice := func(title string, members []string) {
 		union := &jsonschema.Schema{Title: title}

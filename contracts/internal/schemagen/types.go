@@ -14,6 +14,7 @@ const (
 	girderIDPattern = `^[0-9a-f]{24}$`
 	durationPattern = `^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
 	sizePattern     = `^[0-9]+(\.[0-9]+)? ?([bB]|[kKmMgGtTpP]([iI]?[bB])?)?$`
+	bindPattern     = `^[^:]+:[^:]+(:[^:]*)?$`
 	variablePattern = `^[^=\x00]+$`
 )
 
@@ -75,8 +76,9 @@ var values = map[reflect.Type]func() *jsonschema.Schema{
 	reflect.TypeFor[contracts.PhaseName](): enum(contracts.PhasePulling, contracts.PhaseFetchingInput,
 		contracts.PhaseRunning, contracts.PhasePushingOutput),
 	reflect.TypeFor[contracts.LogStream](): enum(contracts.LogStdout, contracts.LogStderr),
-	reflect.TypeFor[contracts.StepKind]():  enum(contracts.StepStageIn, contracts.StepStageOut, contracts.StepHold),
-	reflect.TypeFor[contracts.PipeEnd]():   enum(contracts.PipeRead, contracts.PipeWrite),
+	reflect.TypeFor[contracts.StepKind](): enum(contracts.StepStageIn, contracts.StepStageOut, contracts.StepStream,
+		contracts.StepFinish, contracts.StepHold),
+	reflect.TypeFor[contracts.PipeEnd](): enum(contracts.PipeRead, contracts.PipeWrite),
 	reflect.TypeFor[contracts.StepOutcome](): enum(contracts.StepDone, contracts.StepFailure,
 		contracts.StepInfrastructure, contracts.StepAborted),
 
@@ -119,6 +121,15 @@ var values = map[reflect.Type]func() *jsonschema.Schema{
 		variables := object(textOrNumber())
 		variables.PropertyNames = &jsonschema.Schema{Pattern: variablePattern}
 		return oneOf(variables, list(text(`^[^=\x00]+(=|$)`)()))
+	},
+	reflect.TypeFor[contracts.Volumes](): func() *jsonschema.Schema {
+		bind := &jsonschema.Schema{Type: "object", Properties: jsonschema.NewProperties(), Required: []string{"bind"}, AdditionalProperties: jsonschema.FalseSchema}
+		bind.Properties.Set("bind", &jsonschema.Schema{Type: "string"})
+		bind.Properties.Set("mode", &jsonschema.Schema{Type: "string"})
+		return oneOf(
+			list(oneOf(ref("Volume"), text(bindPattern)())),
+			object(oneOf(bind, &jsonschema.Schema{Type: "string"})),
+		)
 	},
 	reflect.TypeFor[contracts.Arg](): func() *jsonschema.Schema {
 		return oneOf(&jsonschema.Schema{Type: "string"}, &jsonschema.Schema{Type: "number"}, ref("Transform"))
