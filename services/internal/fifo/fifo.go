@@ -1,13 +1,20 @@
-// Package fifo makes named pipes on a volume and opens our end of them.
+// Package fifo makes named pipes and opens our end of them: the read end where
+// a container writes, the write end where it reads.
 //
 // A container writes into the pipe, or replaces it by something else: nothing
 // at its place is trusted. What is opened is proven to be a named pipe first,
 // without opening it, since opening a device may do something.
 //
+// Nobody of ours keeps the container's end open: that would hide its leaving. A
+// [Reader] therefore takes "nobody has it open for writing" for a pause, and only
+// [Reader.End] for the end. A [Writer] holds the write end while nobody reads, so
+// that the container finds a pipe that waits for data, and gives the end of file
+// by [Writer.Close] alone.
+//
 // The executor of an attempt owns its pipes: it has them open with an exclusive
-// lock (flock) that ends with its process. Others may hold a pipe beside it, so
-// that its death gives the container neither a broken pipe nor an end of file,
-// and whatever was written waits for the next owner.
+// lock (flock) that ends with its process. Others may hold or move bytes beside
+// it, so that the death of one gives the container neither a broken pipe nor an
+// end of file, and whatever was written waits for the next one.
 package fifo
 
 import (
@@ -17,7 +24,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -31,32 +37,51 @@ var (
 
 	// ErrOwned is returned for a named pipe that somebody else owns.
 	ErrOwned = errors.New("named pipe of another attempt")
+
+	// ErrLeft is returned by a [Writer] whose container has closed its end, or
+	// has ended: it takes no more, which is no error of the stream.
+	ErrLeft = errors.New("the container has closed the pipe")
+)
+
+// Role says who opens a pipe.
+type Role int
+
+// The roles.
+const (
+	// Beside is who holds a pipe, or moves its bytes, beside its owner.
+	Beside Role = iota
+	// Owner is the executor of the pipe's attempt: there is one at a time, and
+	// the next one gets ErrOwned while it lives.
+	Owner
 )
 
 // Make makes a named pipe on a volume, for every user to read and write,
 // whatever the umask is. A named pipe that nobody owns is taken over; one that
 // is owned is ErrOwned, and anything else at its place ErrNoPipe, both of them
 // fs.ErrExist as well.
-func Make(v volume.Volume, rel string) error {
+func Make(v volume.Volume, rel string) error { return makePipe(v, rel, 0o666) }
+
+// MakePrivate is Make of a pipe that only our own user opens, between two of our
+// services.
+func MakePrivate(v volume.Volume, rel string) error { return makePipe(v, rel, 0o600) }
+
+func makePipe(v volume.Volume, rel string, mode fs.FileMode) error {
 	err := v.Within(rel, func(root *os.Root, clean string) error {
 		dir, err := root.Open(path.Dir(clean))
 		if err != nil {
 			return err
 		}
 		defer dir.Close() //nolint:errcheck // only its descriptor is used
-		err = unix.Mkfifoat(int(dir.Fd()), path.Base(clean), 0o666)
+		err = unix.Mkfifoat(int(dir.Fd()), path.Base(clean), uint32(mode))
 		if err != nil && !errors.Is(err, fs.ErrExist) {
 			return &fs.PathError{Op: "mkfifo", Path: clean, Err: err}
 		}
-		pipe, err := open(dir, path.Base(clean))
+		pipe, err := openOwn(dir, path.Base(clean))
 		if err != nil {
 			return &fs.PathError{Op: "mkfifo", Path: clean, Err: errors.Join(fs.ErrExist, err)}
 		}
-		defer pipe.Close() //nolint:errcheck // nothing was written
-		if err := own(pipe); err != nil {
-			return &fs.PathError{Op: "mkfifo", Path: clean, Err: errors.Join(fs.ErrExist, err)}
-		}
-		return pipe.Chmod(0o666)
+		defer disown(pipe) //nolint:errcheck // nothing was written
+		return pipe.Chmod(mode)
 	})
 	if err != nil {
 		return fmt.Errorf("make pipe: %w", err)
@@ -73,14 +98,11 @@ func Remove(v volume.Volume, rel string) error {
 			return err
 		}
 		defer dir.Close() //nolint:errcheck // only its descriptor is used
-		pipe, err := open(dir, path.Base(clean))
+		pipe, err := openOwn(dir, path.Base(clean))
 		if err != nil {
 			return err
 		}
-		defer pipe.Close() //nolint:errcheck // nothing was written
-		if err := own(pipe); err != nil {
-			return err
-		}
+		defer disown(pipe) //nolint:errcheck // nothing was written
 		return root.Remove(clean)
 	})
 	for _, harmless := range []error{fs.ErrNotExist, ErrNoPipe, ErrOwned} {
@@ -94,117 +116,22 @@ func Remove(v volume.Volume, rel string) error {
 	return nil
 }
 
-// Open opens a named pipe for its owner, for reading and writing: so it never
-// waits for the container, and reads no end of file when the container closes
-// it. The owner's lock goes with the file. ErrOwned says that another owner
-// lives.
-func Open(v volume.Volume, rel string) (*os.File, error) {
-	pipe, err := openOn(v, rel)
-	if err == nil {
-		if ownErr := own(pipe); ownErr != nil {
-			pipe, err = nil, errors.Join(ownErr, pipe.Close())
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open pipe %s: %w", rel, err)
-	}
-	return pipe, nil
-}
-
 // Hold keeps our end of a named pipe open beside its owner, until it is closed.
 // It neither reads nor writes, and never waits for the other end.
 func Hold(v volume.Volume, rel string, end contracts.PipeEnd) (io.Closer, error) {
-	held, err := hold(v, rel, end)
-	if err != nil {
-		return nil, fmt.Errorf("hold pipe %s: %w", rel, err)
-	}
-	return held, nil
-}
-
-func hold(v volume.Volume, rel string, end contracts.PipeEnd) (io.Closer, error) {
-	access := unix.O_RDONLY
 	switch end {
 	case contracts.PipeRead:
+		return asCloser(OpenReader(v, rel, Beside))
 	case contracts.PipeWrite:
-		access = unix.O_WRONLY
+		return asCloser(OpenWriter(v, rel, Beside))
 	default:
-		return nil, fmt.Errorf("unknown end %q", end)
+		return nil, fmt.Errorf("hold pipe %s: unknown end %q", rel, end)
 	}
-	both, err := openOn(v, rel) // a write end cannot be opened where nobody reads
-	if err != nil {
-		return nil, err
-	}
-	held, err := reopen(both, access)
-	return held, errors.Join(err, both.Close())
 }
 
-// reopen opens what a file stands for once more.
-func reopen(file *os.File, access int) (*os.File, error) {
-	raw, err := file.SyscallConn()
+func asCloser[T io.Closer](held T, err error) (io.Closer, error) {
 	if err != nil {
-		return nil, err
+		return nil, err // not a nil T, which would be a Closer
 	}
-	var again *os.File
-	var openErr error
-	if err := raw.Control(func(fd uintptr) { again, openErr = openDescriptor(int(fd), file.Name(), access) }); err != nil {
-		return nil, err
-	}
-	return again, openErr
-}
-
-// openDescriptor opens what a descriptor stands for, whatever is at its path by
-// now.
-func openDescriptor(of int, name string, access int) (*os.File, error) {
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(of), access|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-func openOn(v volume.Volume, rel string) (pipe *os.File, err error) {
-	err = v.Within(rel, func(root *os.Root, clean string) error {
-		dir, err := root.Open(path.Dir(clean))
-		if err != nil {
-			return err
-		}
-		defer dir.Close() //nolint:errcheck // only its descriptor is used
-		pipe, err = open(dir, path.Base(clean))
-		return err
-	})
-	return pipe, err
-}
-
-// open opens a named pipe in a folder. It takes hold of what is there without
-// opening it, and opens that very thing if it is a named pipe.
-func open(dir *os.File, name string) (*os.File, error) {
-	place, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer unix.Close(place) //nolint:errcheck // it stands for a place and has nothing to flush
-	var info unix.Stat_t
-	if err := unix.Fstat(place, &info); err != nil {
-		return nil, err
-	}
-	if info.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return nil, ErrNoPipe
-	}
-	return openDescriptor(place, name, unix.O_RDWR)
-}
-
-// own makes the caller the owner of an open pipe, until it is closed.
-func own(pipe *os.File) error {
-	raw, err := pipe.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var lockErr error
-	if err := raw.Control(func(fd uintptr) { lockErr = unix.Flock(int(fd), unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
-		return err
-	}
-	if errors.Is(lockErr, unix.EWOULDBLOCK) {
-		return ErrOwned
-	}
-	return lockErr
+	return held, nil
 }

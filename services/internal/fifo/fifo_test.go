@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -19,7 +18,13 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain runs the tests, or what a test starts as a process of its own.
+func TestMain(m *testing.M) {
+	if part := os.Getenv(partEnv); part != "" {
+		os.Exit(play(part))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 const name = "pipe"
 
@@ -105,11 +110,13 @@ func TestWhatIsNoPipeIsRefused(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := fifo.Open(v, "x"); !errors.Is(err, test.want) || !strings.Contains(err.Error(), "x") {
+			if _, err := fifo.OpenReader(v, "x", fifo.Owner); !errors.Is(err, test.want) || !strings.Contains(err.Error(), "x") {
 				t.Errorf("open: %v", err)
 			}
-			if _, err := fifo.Hold(v, "x", contracts.PipeRead); !errors.Is(err, test.want) {
-				t.Errorf("hold: %v", err)
+			for _, end := range []contracts.PipeEnd{contracts.PipeRead, contracts.PipeWrite} {
+				if _, err := fifo.Hold(v, "x", end); !errors.Is(err, test.want) {
+					t.Errorf("hold of the %s end: %v", end, err)
+				}
 			}
 			if err := fifo.Make(v, "x"); !errors.Is(err, test.want) || (test.want == fifo.ErrNoPipe && !errors.Is(err, fs.ErrExist)) {
 				t.Errorf("make: %v", err)
@@ -127,7 +134,7 @@ func TestWhatIsNoPipeIsRefused(t *testing.T) {
 func TestAPipeHasOneOwner(t *testing.T) {
 	t.Parallel()
 	v := setup(t)
-	owner, err := fifo.Open(v, name)
+	owner, err := fifo.OpenReader(v, name, fifo.Owner)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +142,7 @@ func TestAPipeHasOneOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := fifo.Open(v, name); !errors.Is(err, fifo.ErrOwned) {
+	if _, err := fifo.OpenReader(v, name, fifo.Owner); !errors.Is(err, fifo.ErrOwned) {
 		t.Errorf("opened by a second owner: %v", err)
 	}
 	if err := fifo.Make(v, name); !errors.Is(err, fifo.ErrOwned) || !errors.Is(err, fs.ErrExist) {
@@ -154,7 +161,7 @@ func TestAPipeHasOneOwner(t *testing.T) {
 		t.Errorf("made after it was left: %v", err)
 	}
 	checkMode(t, v)
-	next, err := fifo.Open(v, name)
+	next, err := fifo.OpenReader(v, name, fifo.Owner)
 	if err != nil {
 		t.Fatalf("opened after it was left: %v", err)
 	}
@@ -169,67 +176,25 @@ func TestAPipeHasOneOwner(t *testing.T) {
 	}
 }
 
-// shell starts a program that uses the pipe as a container does.
-func shell(t *testing.T, v volume.Volume, script string) (*exec.Cmd, io.WriteCloser, io.ReadCloser) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
-	cmd.Dir = v.Host
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	return cmd, in, out
-}
-
-// say lets the program go on with its next step and awaits that it did it.
-func say(t *testing.T, in io.Writer, out io.Reader) {
-	t.Helper()
-	if _, err := io.WriteString(in, "\n"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(out, make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A writer whose reader died goes on where the read end is held, and what it
 // wrote waits for the next owner.
 func TestAHeldPipeSparesItsWriter(t *testing.T) {
 	t.Parallel()
 	v := setup(t)
-	owner, err := fifo.Open(v, name)
-	if err != nil {
-		t.Fatal(err)
-	}
+	owner := openReader(t, v)
 	holder, err := fifo.Hold(v, name, contracts.PipeRead)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd, in, out := shell(t, v, `exec 3>pipe; read x; echo one >&3; printf .; read x; echo two >&3; printf .; read x; echo three >pipe; printf .`)
-	say(t, in, out)
+	c := shell(t, v, `exec 3>pipe; echo one >&3; printf .; read x; echo two >&3; echo three >pipe`)
+	c.did()
 	closeAll(t, owner)
-	say(t, in, out)
-	say(t, in, out)
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the writer ended with %v", err)
+	c.goOn()
+	if said := c.says(); said != "" {
+		t.Errorf("the container said %q", said)
 	}
-	next, err := fifo.Open(v, name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := make([]byte, 64)
-	n, err := next.Read(got)
-	if err != nil || string(got[:n]) != "one\ntwo\nthree\n" {
-		t.Errorf("read %q, %v", got[:n], err)
-	}
-	closeAll(t, next, holder)
+	expect(t, openReader(t, v), "one\ntwo\nthree\n")
+	closeAll(t, holder)
 }
 
 // A reader whose writer died sees no end where the write end is held, and sees
@@ -241,26 +206,44 @@ func TestAHeldPipeSparesItsReader(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd, _, out := shell(t, v, `exec 3<pipe; while read line <&3; do printf "%s" "$line"; done; printf E`)
-	for _, part := range []string{"a", "b"} { // each by a writer of its own, that leaves
-		f, err := os.OpenFile(filepath.Join(v.Host, name), os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := f.WriteString(part + "\n"); err != nil {
-			t.Error(err)
-		}
-		closeAll(t, f)
-		got := make([]byte, 1)
-		if _, err := io.ReadFull(out, got); err != nil || string(got) != part {
-			t.Errorf("the reader got %q, %v", got, err)
-		}
+	mover := as(t, v, "move and hold")
+	c := shell(t, v, `exec 3<pipe; head -c 4 <&3; printf .; cat <&3; printf E`)
+	mover.did()
+	expect(t, c.out, "half.")
+	mover.die()
+	next, err := fifo.OpenWriter(v, name, fifo.Beside) // the container is still there
+	if err != nil {
+		t.Fatal(err)
 	}
+	if _, err := next.Write([]byte("more")); err != nil {
+		t.Error(err)
+	}
+	closeAll(t, next)
+	expect(t, c.out, "more")
 	closeAll(t, holder)
-	if rest, err := io.ReadAll(out); err != nil || string(rest) != "E" {
-		t.Errorf("after the hold %q, %v", rest, err)
+	if said := c.says(); said != "E" {
+		t.Errorf("after the hold the container said %q", said)
 	}
-	if err := cmd.Wait(); err != nil {
-		t.Errorf("the reader ended with %v", err)
+}
+
+func TestHoldOfNoEnd(t *testing.T) {
+	t.Parallel()
+	if held, err := fifo.Hold(setup(t), name, "both"); err == nil || held != nil {
+		t.Errorf("held %v, %v", held, err)
+	}
+	if held, err := fifo.Hold(setup(t), "absent", contracts.PipeWrite); !errors.Is(err, fs.ErrNotExist) || held != nil {
+		t.Errorf("held %v, %v", held, err)
+	}
+}
+
+func TestMakePrivate(t *testing.T) {
+	t.Parallel()
+	v := setup(t)
+	if err := fifo.MakePrivate(v, "p"); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(filepath.Join(v.Host, "p"))
+	if err != nil || info.Mode() != fs.ModeNamedPipe|0o600 {
+		t.Errorf("made %v, %v", info, err)
 	}
 }

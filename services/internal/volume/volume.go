@@ -15,7 +15,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 )
 
 // Errors that a caller decides on.
@@ -148,22 +147,6 @@ func (v Volume) MkdirAll(rel string) error {
 	})
 }
 
-// Open opens a file or folder on the volume for reading. A path over a symbolic
-// link is ErrSymlink. Opening never waits, also not for the writer of a pipe.
-func (v Volume) Open(rel string) (*os.File, error) {
-	return v.OpenFile(rel, os.O_RDONLY, 0)
-}
-
-// OpenFile is Open with the flags and mode of os.OpenFile.
-func (v Volume) OpenFile(rel string, flag int, perm fs.FileMode) (*os.File, error) {
-	var f *os.File
-	err := v.Within(rel, func(root *os.Root, clean string) (err error) {
-		f, err = root.OpenFile(clean, flag|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, perm)
-		return err
-	})
-	return f, err
-}
-
 // Within calls f with the volume's folder and the cleaned path, after a look
 // that no symbolic link lies on it. Should one be put there meanwhile, os.Root
 // still keeps f inside the volume.
@@ -172,9 +155,9 @@ func (v Volume) Within(rel string, f func(root *os.Root, clean string) error) (e
 	if err != nil {
 		return err
 	}
-	root, err := os.OpenRoot(v.Host)
+	root, err := OpenRoot(v.Host)
 	if err != nil {
-		return fmt.Errorf("open volume: %w", err)
+		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
 	if err := refuseSymlinks(root, clean); err != nil {
@@ -194,40 +177,15 @@ func refuseSymlinks(root *os.Root, clean string) error {
 		case err != nil:
 			return err
 		case info.Mode()&fs.ModeSymlink != 0:
-			return fmt.Errorf("volume path %q: %s is a %w, which is not followed", clean, sofar, ErrSymlink)
+			return linkError(clean, sofar)
 		}
 	}
 	return nil
 }
 
-// Remove removes the volume with all that is in it, read-only folders too. A
-// volume that does not exist is no error.
-func (v Volume) Remove() (err error) {
-	parent, err := os.OpenRoot(filepath.Dir(v.Host))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("remove volume: %w", err)
-	}
-	defer func() { err = errors.Join(err, parent.Close()) }()
-	name := filepath.Base(v.Host)
-	if err := parent.RemoveAll(name); err == nil {
-		return nil
-	}
-	unlockErr := unlock(parent, name)
-	if err := parent.RemoveAll(name); err != nil {
-		return fmt.Errorf("remove volume %s: %w", v.Host, errors.Join(err, unlockErr))
-	}
-	return nil
+func linkError(clean, link string) error {
+	return fmt.Errorf("volume path %q: %s is a %w, which is not followed", clean, link, ErrSymlink)
 }
 
-// unlock lets the owner change all folders below one, without following links.
-func unlock(parent *os.Root, name string) error {
-	return fs.WalkDir(parent.FS(), name, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
-			return err
-		}
-		return parent.Chmod(p, 0o700)
-	})
-}
+// Remove removes the volume with all that is in it, as [RemoveTree] does.
+func (v Volume) Remove() error { return RemoveTree(v.Host) }
