@@ -158,7 +158,9 @@ func TestSecretsAreInTheirBucketAlone(t *testing.T) {
 		}
 		bustest.Publish(t, c, contracts.SubmitAny, "", []byte(text))
 	}
-	publish(dispatchtest.SecretTask("good", dispatchtest.Token), nil)
+	good := dispatchtest.SecretTask("good", dispatchtest.Token)
+	good.Docker.Args = append(good.Docker.Args, contracts.Arg{Transform: &contracts.GirderToken{}})
+	publish(good, nil)
 	publish(dispatchtest.SecretTask("typo", dispatchtest.Token), func(text string) string {
 		return strings.Replace(text, `"docker"`, `"dokcer"`, 1)
 	})
@@ -171,7 +173,7 @@ func TestSecretsAreInTheirBucketAlone(t *testing.T) {
 	stop()
 
 	b := dispatchtest.Open(t, server.Config())
-	for _, kind := range []contracts.SecretKind{contracts.SecretIO, contracts.SecretJob} {
+	for _, kind := range contracts.SecretKinds {
 		secrets, err := b.Secrets(t.Context(), "good", kind)
 		if err != nil || len(secrets) != 1 {
 			t.Fatalf("%d %s secrets, %v", len(secrets), kind, err)
@@ -183,7 +185,7 @@ func TestSecretsAreInTheirBucketAlone(t *testing.T) {
 		}
 	}
 	if found := holding(t, c, dispatchtest.Token); !slices.Equal(found, []string{
-		"KV_secrets $KV.secrets.good.io", "KV_secrets $KV.secrets.good.job", "KV_secrets $KV.secrets.typo.job",
+		"KV_secrets $KV.secrets.good.container", "KV_secrets $KV.secrets.good.io", "KV_secrets $KV.secrets.good.job", "KV_secrets $KV.secrets.typo.job",
 	}) {
 		t.Errorf("the token is in %q", found)
 	}

@@ -191,7 +191,7 @@ func killedBefore(t *testing.T, fatal int, standby bool) int {
 	first := created.lines("created", 30)
 	created.awaitGirder(func(job girdersim.Job) bool { return logOf(job) == first })
 	created.tell(10, 4, "four")
-	created.entry(&contracts.Failed{Kind: contracts.FailureInfrastructure, Message: "engine gone", WillRetry: true, LogSeq: created.seq})
+	created.entry(&contracts.Failed{Kind: contracts.FailureInfrastructure, Message: "engine gone", Warnings: []string{"early"}, WillRetry: true, LogSeq: created.seq})
 	canceled.begin()
 	canceled.lines("canceled", 3)
 	before := taken.lines("taken", 20)
@@ -206,27 +206,28 @@ func killedBefore(t *testing.T, fatal int, standby bool) int {
 	created.begin()
 	created.tell(10, 10, "ten")
 	second := created.lines("again", 30)
-	created.succeed()
+	created.entry(&contracts.Succeeded{Warnings: []string{"late"}, LogSeq: created.seq})
 	before += taken.lines("more", 20)
-	taken.entry(&contracts.Failed{Kind: contracts.FailureTask, Message: "exit code 3", LogSeq: taken.seq})
+	taken.entry(&contracts.Failed{Kind: contracts.FailureTask, Message: "exit code 3", Warnings: []string{"one", "two"}, LogSeq: taken.seq})
 
 	job := created.mirrored()
 	s.wantStatuses(job, girdersim.Running, girdersim.Success)
-	s.wantLog(job, first+"engine gone (will be tried again)\n"+second)
+	s.wantLog(job, first+"engine gone (will be tried again)\nWarning: early\n"+second+"Warning: late\n")
 	if p := job.Progress; p == nil || *p.Current != 10 || *p.Message != "ten" {
 		t.Errorf("progress %+v", p)
 	}
 	job = taken.mirrored()
 	s.wantStatuses(job, girdersim.Running, girdersim.Error)
-	s.wantLog(job, "before\n"+before+"exit code 3\n")
+	s.wantLog(job, "before\n"+before+"exit code 3\nWarning: one\nWarning: two\n")
 	job = canceled.mirrored()
 	s.wantStatuses(job, girdersim.Running, girdersim.Canceling, girdersim.Canceled)
 	s.wantLog(job, "canceled 0 äöü\ncanceled 1 äöü\ncanceled 2 äöü\n")
 	if jobs := s.used(); len(jobs) != 3 {
 		t.Errorf("%d Girder jobs are used, want 3", len(jobs))
 	}
-	if jobs := s.sim.Jobs(); len(jobs) > 4 {
-		t.Errorf("there are %d Girder jobs, want at most one in vain", len(jobs))
+	// Two were to be created, each at the fatal moment perhaps in vain.
+	if jobs := s.sim.Jobs(); len(jobs) > 5 {
+		t.Errorf("there are %d Girder jobs, want at most two in vain", len(jobs))
 	}
 	created.awaitNoSecrets()
 	if t.Failed() {

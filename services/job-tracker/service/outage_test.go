@@ -153,8 +153,8 @@ func TestRestartAfterEachUpdate(t *testing.T) {
 			r.print(contracts.LogStdout, "half a character \xc3")
 			r.print(contracts.LogStderr, "x\n")
 			r.print(contracts.LogStdout, "\xa4\n")
-			r.entry(&contracts.Failed{Kind: contracts.FailureTask, Message: "exit code 3", LogSeq: r.seq})
-			want += "half a character x\nä\nexit code 3\n"
+			r.entry(&contracts.Failed{Kind: contracts.FailureTask, Message: "exit code 3", Warnings: []string{"no artifacts"}, LogSeq: r.seq})
+			want += "half a character x\nä\nexit code 3\nWarning: no artifacts\n"
 			<-reached
 			stop()
 			s.sim.SetFault(nil)

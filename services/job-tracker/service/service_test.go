@@ -132,10 +132,10 @@ func TestSuccessThatTheCancelMissed(t *testing.T) {
 	r.print(contracts.LogStdout, "done\n")
 	_, err := s.sim.CancelJob(r.awaitStatus(girdersim.Running).ID)
 	s.must(err)
-	r.succeed()
+	r.entry(&contracts.Succeeded{Warnings: []string{"no artifacts"}, LogSeq: r.seq})
 	job := r.mirrored()
 	s.wantStatuses(job, girdersim.Running, girdersim.Canceling, girdersim.Canceled)
-	s.wantLog(job, "done\nThe task had succeeded before the cancel reached it.\n")
+	s.wantLog(job, "done\nWarning: no artifacts\nThe task had succeeded before the cancel reached it.\n")
 }
 
 func TestTakenOverWorkerHandlerJobs(t *testing.T) {

@@ -26,7 +26,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// patience bounds every wait for an event: a test that runs into it has failed.
+// patience bounds every step of a test, and so every wait for an event: a test
+// that runs into it has failed.
 const patience = 90 * time.Second
 
 // site is a NATS server, a Girder, and a connection that plays dispatcher and
@@ -34,6 +35,7 @@ const patience = 90 * time.Second
 type site struct {
 	t    *testing.T
 	ctx  context.Context
+	end  *time.Timer // ends ctx
 	nats natstest.NATS
 	sim  *girdersim.Server
 	bus  *bus.Bus
@@ -48,8 +50,9 @@ func newSiteAt(t *testing.T, nats natstest.NATS) *site {
 	t.Helper()
 	s := &site{t: t, nats: nats}
 	var cancel context.CancelFunc
-	s.ctx, cancel = context.WithTimeout(context.Background(), patience)
+	s.ctx, cancel = context.WithCancel(context.Background())
 	t.Cleanup(cancel)
+	s.end = time.AfterFunc(patience, cancel)
 	sim, err := girdersim.Start(girdersim.Options{})
 	s.must(err)
 	t.Cleanup(func() { _ = sim.Close() })
@@ -71,13 +74,14 @@ func (s *site) must(err error) {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.end.Reset(patience)
 }
 
 // start runs a tracker until the returned function is called, which ends it
 // wherever it is.
 func (s *site) start(options ...func(*service.Config)) (stop func()) {
 	s.t.Helper()
-	cfg := service.Config{NATS: s.nats.Config(), LeaseTTL: time.Second, SweepInterval: 50 * time.Millisecond}
+	cfg := service.Config{NATS: s.nats.Config(), SweepInterval: 50 * time.Millisecond}
 	ready := make(chan struct{})
 	cfg.OnReady = func() { close(ready) }
 	for _, option := range options {
@@ -206,8 +210,11 @@ func (r *run) succeed() {
 func (r *run) projected(condition func(*contracts.Job) bool) *contracts.Job {
 	r.t.Helper()
 	for job, err := range r.bus.Projections(r.ctx) {
-		r.must(err)
+		if err != nil {
+			r.t.Fatal(err)
+		}
 		if job != nil && job.ID == r.id && condition(job) {
+			r.end.Reset(patience)
 			return job
 		}
 	}
@@ -293,7 +300,9 @@ func (r *run) awaitNoSecrets() {
 		left := 0
 		for _, kind := range contracts.SecretKinds {
 			secrets, err := r.bus.Secrets(r.ctx, r.id, kind)
-			r.must(err)
+			if err != nil {
+				r.t.Fatal(err)
+			}
 			left += len(secrets)
 		}
 		if left == 0 {

@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/rs/zerolog"
 
@@ -19,7 +20,7 @@ func (m *mirror) finish(ctx context.Context) error {
 		return err
 	}
 	target := finalStatus(m.life.terminal)
-	words := lastWords(m.life.terminal)
+	late := ""
 	if target == contracts.GirderSuccess {
 		job, err := m.patiently(ctx, m.readQuickly)
 		if err != nil {
@@ -27,12 +28,13 @@ func (m *mirror) finish(ctx context.Context) error {
 		}
 		m.saw(ctx, job.Status)
 		if isCancel(m.status) {
-			target, words = contracts.GirderCanceled, lateSuccess
+			target, late = contracts.GirderCanceled, lateSuccess
 		}
 	}
 	m.add(m.text.End())
 	m.box.Finish()
-	m.say(words)
+	m.say(ofTheEnd, lastWords(m.life.terminal))
+	m.say(ofTheCancel, late)
 	if err := m.flush(ctx, true); err != nil {
 		return err
 	}
@@ -41,7 +43,7 @@ func (m *mirror) finish(ctx context.Context) error {
 	}
 	if target == contracts.GirderSuccess && m.status == contracts.GirderCanceling {
 		// The cancel came between the question and the status.
-		m.say(lateSuccess)
+		m.say(ofTheCancel, lateSuccess)
 		if err := m.flush(ctx, true); err != nil {
 			return err
 		}
@@ -53,26 +55,53 @@ func (m *mirror) finish(ctx context.Context) error {
 	return m.done(ctx, target)
 }
 
-// lastWords says why a job failed.
+// lastWords says why a job failed, and what did not go as asked for.
 func lastWords(terminal *contracts.Entry) string {
-	if failed, ok := terminal.Data.(*contracts.Failed); ok {
-		return failed.Message
+	switch data := terminal.Data.(type) {
+	case *contracts.Failed:
+		return withWarnings(data.Message, data.Warnings)
+	case *contracts.Succeeded:
+		return withWarnings("", data.Warnings)
+	default:
+		return ""
 	}
-	return ""
 }
 
-// say adds an entry of its own to the log. It also ends the last attempt, so
-// that a mirror that starts behind it does not say it again.
-func (m *mirror) say(words string) {
-	if words == "" || m.text.At().Attempt > max(1, m.life.terminal.Attempt) {
+// withWarnings puts each warning into a line of its own behind the words.
+func withWarnings(words string, warnings []string) string {
+	var lines []string
+	if words != "" {
+		lines = append(lines, strings.TrimRight(words, "\n"))
+	}
+	for _, warning := range warnings {
+		lines = append(lines, "Warning: "+strings.Join(strings.Fields(warning), " "))
+	}
+	return strings.Join(lines, "\n")
+}
+
+// The last words come in this order. Each stands in the log as the end of an
+// attempt, the first as that of the last one, the other as that of one more.
+const (
+	ofTheEnd = iota
+	ofTheCancel
+)
+
+// say adds an entry of its own to the log. A mirror that starts behind it sees
+// by the attempt where the log is that it was said.
+func (m *mirror) say(which int, words string) {
+	end := max(1, m.life.terminal.Attempt) + which
+	if words == "" || m.text.At().Attempt > end {
 		return
 	}
 	m.box.Break()
+	for m.text.At().Attempt < end {
+		m.add(m.text.EndAttempt(""))
+	}
 	m.add(m.text.EndAttempt(words))
 }
 
 func (m *mirror) done(ctx context.Context, target contracts.GirderStatus) error {
-	problem := ""
+	problem := m.logProblem
 	if m.status != target {
 		problem = fmt.Sprintf("Girder says %s and does not take %s", m.status, target)
 	}

@@ -32,7 +32,7 @@ func (l *life) add(entry *contracts.Entry, seq uint64) {
 	switch data := entry.Data.(type) {
 	case *contracts.Failed:
 		if data.WillRetry {
-			l.ends[entry.Attempt] = attemptEnd{data.LogSeq, true, data.Message + " (will be tried again)"}
+			l.ends[entry.Attempt] = attemptEnd{data.LogSeq, true, withWarnings(data.Message+" (will be tried again)", data.Warnings)}
 		}
 	case *contracts.Claimed:
 		lost := entry.Attempt - 1

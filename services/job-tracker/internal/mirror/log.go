@@ -65,6 +65,7 @@ func (m *mirror) takeChunk(ctx context.Context, chunk *contracts.LogChunk) error
 	}
 	switch m.text.Place(chunk) {
 	case transcript.Old:
+		m.text.Recall(chunk)
 		return nil
 	case transcript.Ahead:
 		// A server that crashed may have used a sequence twice, and the reader
@@ -76,6 +77,7 @@ func (m *mirror) takeChunk(ctx context.Context, chunk *contracts.LogChunk) error
 			return nil
 		}
 	}
+	m.box.Miss(m.text.Missing(chunk))
 	m.add(m.text.Take(chunk))
 	m.endAttempts()
 	return nil

@@ -53,9 +53,11 @@ type mirror struct {
 	ref     contracts.GirderJobRef // the last word on the job's Girder job
 	refSeq  uint64                 // its stream sequence
 	problem string
-	live    *live
-	readSeq uint64              // stream sequence of the last message heard
-	reread  transcript.Position // where a gap was met and the log read again
+	// logProblem says why Girder gets no more log.
+	logProblem string
+	live       *live
+	readSeq    uint64              // stream sequence of the last message heard
+	reread     transcript.Position // where a gap was met and the log read again
 	// logPatience is the constant of that name.
 	logPatience time.Duration
 	progress    newProgress

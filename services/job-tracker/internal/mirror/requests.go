@@ -3,10 +3,8 @@ package mirror
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/rs/zerolog"
 
@@ -55,7 +53,7 @@ func (m *mirror) persist(ctx context.Context, foreign bool, request func(context
 		return job, nil
 	}
 	m.problem = ""
-	return job, m.note(ctx, func(g *contracts.GirderMirror) { g.Problem = "" })
+	return job, m.note(ctx, func(g *contracts.GirderMirror) { g.Problem = m.logProblem })
 }
 
 // troubled shows what keeps the mirror waiting.
@@ -141,59 +139,6 @@ func (m *mirror) flush(ctx context.Context, complete bool) error {
 		m.saw(ctx, job.Status)
 	}
 	return m.note(ctx, func(g *contracts.GirderMirror) { g.Status, g.Cursor = m.status, m.box.Cursor() })
-}
-
-// sendLog appends one entry to Girder's log, exactly once, and with it what is
-// new of the progress.
-func (m *mirror) sendLog(ctx context.Context, entry string) error {
-	if m.box.Crowded() {
-		if err := m.joinLog(ctx); err != nil {
-			return err
-		}
-		entry = m.box.Next(true) // it may be larger now
-	}
-	update := girder.JobUpdate{Log: entry}
-	if m.progress.value != nil {
-		update.Progress = progressOf(m.progress.value)
-	}
-	unknown := false
-	job, err := m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
-		if unknown {
-			job, err := m.client.Get(ctx)
-			if err != nil || m.box.Found(job.Log, entry) {
-				return job, err
-			}
-		}
-		unknown = true
-		job, err := m.client.Update(ctx, update)
-		if err == nil {
-			m.box.Sent(entry)
-		}
-		return job, err
-	})
-	if err != nil {
-		return err
-	}
-	m.progress.value = nil
-	m.saw(ctx, job.Status)
-	return nil
-}
-
-// joinLog puts all entries of Girder's log into one: the more there are, the
-// smaller a new one must be for Girder to keep them all.
-func (m *mirror) joinLog(ctx context.Context) error {
-	job, err := m.patiently(ctx, m.client.Get)
-	if err != nil {
-		return err
-	}
-	all := strings.Join(job.Log, "")
-	if _, err = m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
-		return m.client.Update(ctx, girder.JobUpdate{Log: all, Overwrite: true, Retry: true})
-	}); err != nil {
-		return fmt.Errorf("join log: %w", err)
-	}
-	m.box.Joined(int64(utf8.RuneCountInString(all)))
-	return nil
 }
 
 // maxProgressMessage bounds the text below a progress bar, in bytes.

@@ -38,6 +38,8 @@ const (
 	maxDetail  = 500     // bytes of a history line's phrase
 	maxMessage = 4 << 10 // bytes of a progress message
 	maxOutputs = 1000
+	// maxWarnings is their number, and maxWarning the bytes of one.
+	maxWarnings, maxWarning = 100, 1000
 )
 
 // shorten cuts a text, with a mark.
@@ -46,6 +48,14 @@ func shorten(text string, most int) string {
 		return text
 	}
 	return strings.ToValidUTF8(text[:most], "") + " …"
+}
+
+func warnings(all []string) []string {
+	var some []string
+	for _, warning := range all[:min(len(all), maxWarnings)] {
+		some = append(some, shorten(warning, maxWarning))
+	}
+	return some
 }
 
 func applyData(job *contracts.Job, entry *contracts.Entry) {
@@ -67,13 +77,16 @@ func applyData(job *contracts.Job, entry *contracts.Entry) {
 	case *contracts.Canceling:
 		job.Message = data.Reason
 	case *contracts.Succeeded:
-		job.ExitCode, job.Timings = &data.ExitCode, data.Timings
+		job.ExitCode, job.Timings, job.Warnings = &data.ExitCode, data.Timings, warnings(data.Warnings)
 		if data.Outputs != nil {
 			job.Outputs = data.Outputs[:min(len(data.Outputs), maxOutputs)]
 		}
 	case *contracts.Failed:
-		job.ExitCode, job.Timings = data.ExitCode, data.Timings
+		job.ExitCode, job.Timings, job.Warnings = data.ExitCode, data.Timings, warnings(data.Warnings)
 		job.Failure, job.Message = data.Kind, data.Message
+		if data.Outputs != nil {
+			job.Outputs = data.Outputs[:min(len(data.Outputs), maxOutputs)]
+		}
 	case *contracts.Canceled:
 		job.Message = cmp.Or(data.Reason, job.Message)
 	}
@@ -106,7 +119,7 @@ func newAttempt(job *contracts.Job, data *contracts.Claimed) {
 	job.Node, job.Executor, job.Container = data.Node, data.Executor, ""
 	job.StartedAt = time.Time{}
 	job.Phase, job.Progress, job.ExitCode = nil, nil, nil
-	job.Failure, job.Message, job.Outputs = "", "", nil
+	job.Failure, job.Message, job.Warnings, job.Outputs = "", "", nil, nil
 	job.Timings = contracts.Timings{}
 }
 

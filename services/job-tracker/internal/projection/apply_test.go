@@ -1,6 +1,7 @@
 package projection
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -91,18 +92,23 @@ func TestApply(t *testing.T) {
 			[]contracts.EntryData{
 				submission(), queued, claimed, started, &contracts.Pushing{},
 				&contracts.Pushed{Files: []contracts.GirderSent{{Name: "x"}}},
-				&contracts.Succeeded{Timings: contracts.Timings{Ended: at}},
+				&contracts.Succeeded{Timings: contracts.Timings{Ended: at}, Warnings: []string{"no artifacts here"}},
 			},
 			contracts.Job{
 				Status: contracts.StatusSucceeded, Attempt: 1, Node: "n", Executor: "e", Container: "0123456789abcdef", StartedAt: at.Add(3 * time.Second),
 				EndedAt: at.Add(6 * time.Second), ExitCode: new(int), Outputs: []contracts.GirderSent{{Name: "x"}}, Timings: contracts.Timings{Ended: at},
+				Warnings: []string{"no artifacts here"},
 			}, "exit code 0",
 		},
 		"failed": {
-			[]contracts.EntryData{submission(), queued, claimed, started, &contracts.Failed{Kind: contracts.FailureTask, Message: "killed", ExitCode: &code, OOMKilled: true}},
+			[]contracts.EntryData{submission(), queued, claimed, started, &contracts.Failed{
+				Kind: contracts.FailureTask, Message: "killed", ExitCode: &code, OOMKilled: true,
+				Warnings: []string{"no artifacts here"}, Outputs: []contracts.GirderSent{{Name: "x"}},
+			}},
 			contracts.Job{
 				Status: contracts.StatusFailed, Attempt: 1, Failures: 1, Node: "n", Executor: "e", Container: "0123456789abcdef", StartedAt: at.Add(3 * time.Second),
 				EndedAt: at.Add(4 * time.Second), ExitCode: &code, Failure: contracts.FailureTask, Message: "killed",
+				Warnings: []string{"no artifacts here"}, Outputs: []contracts.GirderSent{{Name: "x"}},
 			}, "failure: killed (out of memory)",
 		},
 		"to be retried": {
@@ -139,8 +145,8 @@ func TestANewAttemptForgetsTheLast(t *testing.T) {
 	t.Parallel()
 	code := 1
 	job := play(t, submission(), queued, claimed, started,
-		&contracts.Failed{Kind: contracts.FailureTask, Message: "no", ExitCode: &code, WillRetry: true}, queued, claimed)
-	if job.ExitCode != nil || job.Failure != "" || job.Message != "" || job.Container != "" || job.Attempt != 2 || job.Failures != 1 {
+		&contracts.Failed{Kind: contracts.FailureTask, Message: "no", ExitCode: &code, WillRetry: true, Warnings: []string{"w"}}, queued, claimed)
+	if job.ExitCode != nil || job.Warnings != nil || job.Failure != "" || job.Message != "" || job.Container != "" || job.Attempt != 2 || job.Failures != 1 {
 		t.Errorf("%+v", job)
 	}
 }
@@ -191,12 +197,15 @@ func TestWhatMayGrowIsBounded(t *testing.T) {
 	long := strings.Repeat("ä", 20000)
 	job := &contracts.Job{}
 	for seq := range uint64(300) {
-		apply(job, &contracts.Entry{Type: contracts.EntryFailed, Data: &contracts.Failed{Message: long, WillRetry: true}}, 2*seq+1)
+		apply(job, &contracts.Entry{Type: contracts.EntryFailed, Data: &contracts.Failed{Message: long, WillRetry: true, Warnings: slices.Repeat([]string{long}, 300)}}, 2*seq+1)
 		apply(job, &contracts.Entry{Type: contracts.EntryPushed, Data: &contracts.Pushed{Files: make([]contracts.GirderSent, 30)}}, 2*seq+2)
 	}
 	data, err := json.Marshal(job)
 	if err != nil || len(data) > 512<<10 {
 		t.Errorf("%d bytes, %v", len(data), err)
+	}
+	if len(job.Warnings) != maxWarnings {
+		t.Errorf("%d warnings", len(job.Warnings))
 	}
 	if job.Message != long {
 		t.Error("the message of a failure is not whole")

@@ -102,6 +102,7 @@ func (x *Index) Endpoints() []bus.Endpoint {
 	return []bus.Endpoint{
 		bus.NewEndpoint(contracts.JobsGetSubject, x.job),
 		bus.NewEndpoint(contracts.JobsListSubject, x.list),
+		bus.NewEndpoint(contracts.JobsLogSubject, x.log),
 		bus.NewEndpoint(contracts.WorkersListSubject, x.workers),
 	}
 }

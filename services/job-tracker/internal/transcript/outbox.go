@@ -1,6 +1,7 @@
 package transcript
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -32,7 +33,12 @@ type Outbox struct {
 
 	over    bool
 	tail    []byte
+	gaps    []gap // in the tail, in order
 	dropped int64
+
+	most    int  // bytes of an entry, where Girder takes less than MaxEntry
+	apart   bool // the entries cannot be put into one
+	refused bool // no more is sent
 
 	cursor  contracts.MirrorCursor
 	chars   int64 // characters in Girder's log
@@ -44,6 +50,13 @@ type Outbox struct {
 type mark struct {
 	end int
 	at  Position
+}
+
+// gap says that bytes of the log are missing at a place in the tail, which the
+// text there says as well.
+type gap struct {
+	at    int
+	bytes int64
 }
 
 // there is an entry that Girder has behind the cursor: our own, whose sending
@@ -89,6 +102,9 @@ func lastRunes(s string, n int64) string {
 // Add takes the next text of a log. at is the position behind it, where clean
 // says that all of it up to there is in the text.
 func (o *Outbox) Add(text string, at Position, clean bool) {
+	if o.refused {
+		return
+	}
 	room := o.limit/2 - o.length
 	switch {
 	case o.over:
@@ -110,6 +126,13 @@ func (o *Outbox) Add(text string, at Position, clean bool) {
 	o.last = at
 	if !o.over {
 		o.mark()
+	}
+}
+
+// Miss says that bytes of the log are missing where the next text is added.
+func (o *Outbox) Miss(bytes int64) {
+	if o.over && bytes > 0 {
+		o.gaps = append(o.gaps, gap{len(o.tail), bytes})
 	}
 }
 
@@ -144,11 +167,18 @@ func (o *Outbox) drop(extra int64) {
 	}
 	o.tail = append(o.tail[:0], o.tail[extra:]...)
 	o.dropped += extra
+	for len(o.gaps) > 0 && int64(o.gaps[0].at) < extra { // with the line that told of it
+		o.dropped += o.gaps[0].bytes
+		o.gaps = o.gaps[1:]
+	}
+	for i := range o.gaps {
+		o.gaps[i].at -= int(extra)
+	}
 }
 
 // Finish says that the log is complete: what was held back may go.
 func (o *Outbox) Finish() {
-	if !o.over {
+	if !o.over || o.refused {
 		return
 	}
 	if extra := int64(len(o.tail)) - o.limit/2; extra > 0 {
@@ -158,7 +188,7 @@ func (o *Outbox) Finish() {
 		o.push(fmt.Sprintf("\n[gantry: %d bytes of the log are left out here, behind the first %d]\n", o.dropped, o.length))
 	}
 	o.push(string(o.tail))
-	o.tail, o.over = nil, false
+	o.tail, o.gaps, o.over = nil, nil, false
 	o.limit = 1 << 62 // what comes now are the last words
 	o.mark()
 }
@@ -175,7 +205,31 @@ func (o *Outbox) Empty() bool { return len(o.pending) == 0 }
 
 // Crowded reports whether Girder's log has so many entries that they should be
 // put into one before more are added.
-func (o *Outbox) Crowded() bool { return o.entries >= crowded }
+func (o *Outbox) Crowded() bool { return o.entries >= crowded && !o.apart }
+
+// StayApart says that the entries of Girder's log cannot be put into one. New
+// ones get smaller then, the more there are.
+func (o *Outbox) StayApart() { o.apart = true }
+
+// leastEntry is the size, in bytes, below which no smaller entry is tried.
+const leastEntry = 4 << 10
+
+// Shrink makes the entries smaller than one that Girder found too large. It
+// reports false where they are as small as they may be.
+func (o *Outbox) Shrink(entry string) bool {
+	if len(entry) <= leastEntry {
+		return false
+	}
+	o.most = max(len(entry)/2, leastEntry)
+	return true
+}
+
+// Refuse says that Girder takes no more of the log. What it does not have is
+// forgotten, and so is all that follows.
+func (o *Outbox) Refuse() {
+	o.refused = true
+	o.pending, o.tail, o.gaps, o.marks, o.breaks, o.there = nil, nil, nil, nil, nil, nil
+}
 
 // Next returns the next entry to send, empty if there is none yet. complete
 // says that all text is in the outbox.
@@ -191,7 +245,7 @@ func (o *Outbox) Next(complete bool) string {
 		}
 		o.there = o.there[1:]
 	}
-	end := min(len(o.pending), MaxEntry)
+	end := min(len(o.pending), cmp.Or(o.most, MaxEntry))
 	if len(o.breaks) > 0 {
 		end = min(end, o.breaks[0])
 	}

@@ -40,6 +40,7 @@ const (
 // Transcript puts a job's log in order.
 type Transcript struct {
 	at      Position
+	bytes   int64                          // of the attempt's log up to there, -1 where that is not known
 	carry   map[contracts.LogStream][]byte // the beginning of a character whose rest is to come
 	midLine bool
 }
@@ -47,7 +48,11 @@ type Transcript struct {
 // New returns a transcript that goes on behind a position; midLine says whether
 // the text before it ends within a line.
 func New(at Position, midLine bool) *Transcript {
-	return &Transcript{at: at, midLine: midLine, carry: map[contracts.LogStream][]byte{}}
+	t := &Transcript{at: at, midLine: midLine, carry: map[contracts.LogStream][]byte{}}
+	if at.Seq > 0 {
+		t.bytes = -1
+	}
+	return t
 }
 
 // At returns the position behind what was taken.
@@ -71,14 +76,42 @@ func (t *Transcript) Place(chunk *contracts.LogChunk) Place {
 	}
 }
 
+// Recall looks at a piece that is [Old]: the one that the position is right
+// behind says how long the log is up to there.
+func (t *Transcript) Recall(chunk *contracts.LogChunk) {
+	if (t.at == Position{chunk.Attempt, chunk.Seq}) {
+		t.bytes = end(chunk)
+	}
+}
+
+// end returns how long the attempt's log is with a piece at its end, -1 where
+// that is not known.
+func end(chunk *contracts.LogChunk) int64 {
+	if chunk.Offset == 0 && chunk.Seq > 1 {
+		return -1
+	}
+	return chunk.Offset + int64(len(chunk.Bytes()))
+}
+
+// Missing returns how many bytes are missing before a piece that is [Ahead], 0
+// where that is not known.
+func (t *Transcript) Missing(chunk *contracts.LogChunk) int64 {
+	if t.Place(chunk) != Ahead || t.bytes < 0 {
+		return 0
+	}
+	return max(0, chunk.Offset-t.bytes)
+}
+
 // Take returns the text that a piece adds. For a piece that is [Ahead] a line
 // says what is missing before it.
 func (t *Transcript) Take(chunk *contracts.LogChunk) string {
 	var text strings.Builder
-	if t.Place(chunk) == Ahead {
+	if missing := t.Missing(chunk); missing > 0 {
+		text.WriteString(t.flush() + t.Line(fmt.Sprintf("[gantry: %d bytes of the log are missing here, behind the first %d]", missing, t.bytes)))
+	} else if t.Place(chunk) == Ahead {
 		text.WriteString(t.Miss(chunk.Seq - 1))
 	}
-	t.at = Position{chunk.Attempt, chunk.Seq}
+	t.at, t.bytes = Position{chunk.Attempt, chunk.Seq}, end(chunk)
 	data := append(t.carry[chunk.Stream], chunk.Bytes()...)
 	delete(t.carry, chunk.Stream)
 	valid, rest := toValid(data)
@@ -93,7 +126,7 @@ func (t *Transcript) Take(chunk *contracts.LogChunk) string {
 // says so.
 func (t *Transcript) Miss(seq uint64) string {
 	missing := seq - t.at.Seq
-	t.at.Seq = seq
+	t.at.Seq, t.bytes = seq, -1
 	return t.flush() + t.Line(fmt.Sprintf("[gantry: the log has a gap here, %d pieces of it are lost]", missing))
 }
 
@@ -104,7 +137,7 @@ func (t *Transcript) EndAttempt(line string) string {
 	if line != "" {
 		text += t.Line(line)
 	}
-	t.at = Position{Attempt: t.at.Attempt + 1}
+	t.at, t.bytes = Position{Attempt: t.at.Attempt + 1}, 0
 	return text
 }
 

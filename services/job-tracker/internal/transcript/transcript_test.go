@@ -87,6 +87,51 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// Where the pieces say how long the log is, a gap is told in bytes, also by a
+// transcript that goes on behind the piece before it.
+func TestAGapInBytes(t *testing.T) {
+	t.Parallel()
+	first, later := chunk(1, 3, contracts.LogStdout, "ab"), chunk(1, 9, contracts.LogStdout, "z")
+	first.Offset, later.Offset = 10, 1012
+	const want = "\n[gantry: 1000 bytes of the log are missing here, behind the first 12]\nz"
+	tr := New(Position{Attempt: 1, Seq: 2}, false)
+	tr.Take(first)
+	if n := tr.Missing(later); n != 1000 {
+		t.Errorf("%d bytes are missing, want 1000", n)
+	}
+	if text := tr.Take(later); text != want {
+		t.Errorf("got %q, want %q", text, want)
+	}
+	again := New(Position{Attempt: 1, Seq: 3}, true)
+	again.Recall(first)
+	if text := again.Take(later); text != want {
+		t.Errorf("a later transcript got %q, want %q", text, want)
+	}
+}
+
+// What is missing in the middle that is left out is counted with it.
+func TestTheMiddleLeftOutHasAGap(t *testing.T) {
+	t.Parallel()
+	o, _ := NewOutbox(20, nil, contracts.MirrorCursor{})
+	at := Position{Attempt: 1}
+	for _, text := range []string{"0123456789", "middle", "more of it", "0123456789"} {
+		at.Seq++
+		if text == "more of it" {
+			o.Miss(1000)
+		}
+		o.Add(text, at, true)
+	}
+	o.Finish()
+	var got strings.Builder
+	for entry := o.Next(true); entry != ""; entry = o.Next(true) {
+		got.WriteString(entry)
+		o.Sent(entry)
+	}
+	if want := "0123456789\n[gantry: 1016 bytes of the log are left out here, behind the first 10]\n0123456789"; got.String() != want {
+		t.Errorf("got %q, want %q", got.String(), want)
+	}
+}
+
 // girderLogOf appends entries as Girder does.
 type girderLogOf []string
 
@@ -230,5 +275,67 @@ func TestManyEntriesArePutIntoOne(t *testing.T) {
 	}
 	if got := strings.Join(log, ""); got != want.String() {
 		t.Errorf("%d bytes, want %d", len(got), want.Len())
+	}
+}
+
+// Where the entries cannot be put into one, new ones are small enough for Girder
+// to keep them all.
+func TestManyEntriesThatStayApart(t *testing.T) {
+	t.Parallel()
+	box, _ := NewOutbox(8<<20, nil, contracts.MirrorCursor{Attempt: 1})
+	box.StayApart()
+	var log girderLogOf
+	var want strings.Builder
+	for i := range uint64(1500) {
+		text := fmt.Sprintf("line %d\n", i)
+		if i%500 == 499 {
+			text = strings.Repeat("€", MaxEntry/3)
+		}
+		want.WriteString(text)
+		box.Add(text, Position{1, i + 1}, true)
+		if box.Crowded() {
+			t.Fatal("to be put into one")
+		}
+		for entry := box.Next(false); entry != ""; entry = box.Next(false) {
+			log.append(entry)
+			box.Sent(entry)
+		}
+	}
+	if got := strings.Join(log, ""); got != want.String() {
+		t.Errorf("%d bytes, want %d", len(got), want.Len())
+	}
+}
+
+func TestEntriesShrink(t *testing.T) {
+	t.Parallel()
+	box, _ := NewOutbox(1<<20, nil, contracts.MirrorCursor{Attempt: 1})
+	box.Add(strings.Repeat("€", MaxEntry), Position{1, 1}, true)
+	sizes := 0
+	for entry := box.Next(false); box.Shrink(entry); entry = box.Next(false) {
+		sizes++
+		if next := box.Next(false); len(next) >= len(entry) || len(next) < len(entry)/2-3 && len(next) < leastEntry-3 || !utf8.ValidString(next) {
+			t.Fatalf("%d bytes behind %d", len(next), len(entry))
+		}
+	}
+	if sizes == 0 || len(box.Next(false)) > leastEntry {
+		t.Errorf("after %d steps %d bytes", sizes, len(box.Next(false)))
+	}
+}
+
+func TestARefusedLogIsForgotten(t *testing.T) {
+	t.Parallel()
+	box, _ := NewOutbox(100, nil, contracts.MirrorCursor{Attempt: 1})
+	box.Add(strings.Repeat("x", 200), Position{1, 1}, true)
+	sent := box.Next(false)
+	box.Sent(sent)
+	before := box.Cursor()
+	box.Add(strings.Repeat("y", 200), Position{1, 2}, true)
+	box.Refuse()
+	box.Add("more", Position{1, 3}, true)
+	box.Finish()
+	box.Break()
+	box.Add("last words", Position{2, 0}, true)
+	if left := box.Next(true); left != "" || !box.Empty() || box.Cursor() != before {
+		t.Errorf("left is %q, cursor %+v", left, box.Cursor())
 	}
 }
