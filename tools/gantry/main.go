@@ -11,6 +11,7 @@ import (
 	"github.com/mattn/go-isatty"
 	"golang.org/x/sys/unix"
 
+	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
 )
 
@@ -22,6 +23,7 @@ type program struct {
 }
 
 func main() {
+	removetree.Main() // this program put into a container by the executor in it
 	dropEmptyVariables()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)

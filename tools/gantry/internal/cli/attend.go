@@ -30,6 +30,9 @@ func (e *Env) Attend(ctx context.Context, c *client.Client, task *contracts.Task
 	left := errors.Is(context.Cause(ctx), errLeft)
 	cancel(nil)
 	listener.Wait()
+	for _, warning := range show.Warnings(end) {
+		s.notice("%s", warning)
+	}
 	if end != nil && end.Type != contracts.EntrySucceeded {
 		s.notice("%s", show.End(task.ID, end))
 	}
@@ -68,15 +71,22 @@ func (e *Env) cancelOnSignal(ctx context.Context, leave context.CancelCauseFunc,
 // follow shows what happens to a job, and returns its terminal entry.
 func follow(ctx context.Context, c *client.Client, task *contracts.Task, s *screen) (*contracts.Entry, error) {
 	var before, end *contracts.Entry
+	var places contracts.LogPlaces
+	var next int64
 	for event, err := range c.Follow(ctx, task.ID) {
 		if err != nil {
 			return nil, fmt.Errorf("follow %s: %w", task.ID, err)
 		}
 		switch {
 		case event.Log != nil:
+			place := places.Place(event.Log)
+			if place > next {
+				s.notice("%s", missing(next, place))
+			}
 			if err := s.log(event.Log); err != nil {
 				return nil, err
 			}
+			next = place + int64(len(event.Log.Bytes()))
 		case event.Note != nil:
 			note(s, event.Note)
 		default:
@@ -136,6 +146,11 @@ func entry(s *screen, before, e *contracts.Entry) {
 	}
 	if turn := show.Turn(before, e); turn != "" {
 		s.notice("%s", turn)
+	}
+	if !e.Terminal() {
+		for _, warning := range show.Warnings(e) {
+			s.notice("%s", warning)
+		}
 	}
 }
 

@@ -91,10 +91,13 @@ func (l *life) say(data contracts.EntryData) {
 	l.last = next
 }
 
-func (l *life) log(stream contracts.LogStream, data string) {
+func (l *life) log(stream contracts.LogStream, data string) { l.logAt(0, stream, data) }
+
+// logAt has a piece at an offset of the attempt's log.
+func (l *life) logAt(offset int64, stream contracts.LogStream, data string) {
 	l.t.Helper()
 	l.seq++
-	chunk := contracts.LogChunk{Version: contracts.Version, Job: l.job, Attempt: l.last.Attempt, Seq: l.seq, Stream: stream}
+	chunk := contracts.LogChunk{Version: contracts.Version, Job: l.job, Attempt: l.last.Attempt, Seq: l.seq, Offset: offset, Stream: stream}
 	chunk.SetBytes([]byte(data))
 	body, err := json.Marshal(chunk)
 	if err != nil {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/show"
@@ -14,6 +16,8 @@ import (
 type Logs struct {
 	ID     string `arg:"" name:"id" help:"The job's id."`
 	Follow bool   `short:"f" help:"Go on until the job has ended."`
+	Offset int64  `help:"Begin behind so many bytes of the job's log, those of all attempts." placeholder:"BYTES"`
+	JSON   bool   `help:"Print one JSON object a piece, with its place, for programs."`
 }
 
 // Help is the long help.
@@ -27,6 +31,9 @@ func (l *Logs) Run(ctx context.Context, env *Env) error {
 	if err != nil {
 		return err
 	}
+	if l.Offset < 0 {
+		return &Exit{Code: ExitUsage, Err: fmt.Errorf("--offset: %d is below zero", l.Offset)}
+	}
 	return env.query(ctx, func(ctx context.Context, c *client.Client) error {
 		life, err := c.Life(ctx, id)
 		if err != nil && (!errors.Is(err, client.ErrNoJob) || !l.Follow) {
@@ -35,16 +42,37 @@ func (l *Logs) Run(ctx context.Context, env *Env) error {
 		if len(life) == 0 {
 			env.notice("no job has the id %s yet: waiting for it", id)
 		}
-		for chunk, err := range c.Log(ctx, id, l.Follow) {
+		next := l.Offset
+		for piece, err := range c.LogFrom(ctx, id, l.Offset, l.Follow) {
 			if err != nil {
 				return err
 			}
-			if err := env.writeLog(chunk); err != nil {
+			if piece.Place > next && !l.JSON {
+				env.notice("%s", missing(next, piece.Place))
+			}
+			if err := l.write(env, &piece); err != nil {
 				return err
 			}
+			next = piece.Place + int64(len(piece.Bytes()))
 		}
 		return env.tellEnd(ctx, c, id)
 	})
+}
+
+// missing says that a part of a log is not there, from one place to another.
+func missing(from, to int64) string {
+	return fmt.Sprintf("%d bytes are missing here, from byte %d of the log on: it is longer than its limit", to-from, from)
+}
+
+func (l *Logs) write(env *Env, piece *contracts.LogPiece) error {
+	if !l.JSON {
+		return env.writeLog(&piece.LogChunk)
+	}
+	line, err := json.Marshal(piece)
+	if err != nil {
+		return fmt.Errorf("write log: %w", err)
+	}
+	return env.print(string(line) + "\n")
 }
 
 func (e *Env) writeLog(chunk *contracts.LogChunk) error {
@@ -58,13 +86,17 @@ func (e *Env) writeLog(chunk *contracts.LogChunk) error {
 	return nil
 }
 
-// tellEnd says on standard error how a job ended, unless it succeeded or runs.
+// tellEnd says on standard error what a job warns of and how it ended, unless it
+// succeeded or runs.
 func (e *Env) tellEnd(ctx context.Context, c *client.Client, id contracts.JobID) error {
 	life, err := c.Life(ctx, id)
 	if err != nil {
 		return noJob(err, id)
 	}
 	last := life[len(life)-1]
+	for _, warning := range show.Warnings(last) {
+		e.notice("%s", warning)
+	}
 	if last.Terminal() && last.Type != contracts.EntrySucceeded {
 		e.notice("%s", show.End(id, last))
 	}

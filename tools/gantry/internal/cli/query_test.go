@@ -33,6 +33,62 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+func TestLogsFromAnOffset(t *testing.T) {
+	t.Parallel()
+	server := newSubmissions(t)
+	task := &contracts.Task{Version: 1, ID: "long", Name: contracts.TaskDockerRun, Docker: &contracts.DockerRun{Image: "img"}}
+	life := server.begin(t, task).run()
+	life.log(contracts.LogStdout, "0123\n")
+	life.log(contracts.LogStderr, "56\xff8\n")
+	life.say(&contracts.Succeeded{LogSeq: 2, Warnings: []string{"Girder takes no artifacts:\ndebug.log was left out"}})
+	const warning = "gantry: warning: Girder takes no artifacts: debug.log was left out\n"
+	for offset, want := range map[string][2]string{
+		"0": {"0123\n", "56\xff8\n"}, "2": {"23\n", "56\xff8\n"}, "7": {"", "\xff8\n"}, "10": {"", ""}, "99": {"", ""},
+	} {
+		for _, follow := range [][]string{nil, {"-f"}} {
+			x := newTerminal()
+			args := append(append(at(server.Server), "logs", "--offset="+offset, "long"), follow...)
+			if code := x.run(args...); code != 0 || x.stdout.String() != want[0] || x.stderr.String() != want[1]+warning {
+				t.Errorf("from %s %v: exit code %d, stdout %q, stderr %q", offset, follow, code, x.stdout.String(), x.stderr.String())
+			}
+		}
+	}
+	x := newTerminal()
+	if code := x.run(append(at(server.Server), "logs", "--offset=6", "--json", "long")...); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	var piece contracts.LogPiece
+	if err := json.Unmarshal([]byte(x.stdout.String()), &piece); err != nil || piece.Place != 6 || string(piece.Bytes()) != "6\xff8\n" {
+		t.Errorf("%q is read as %+v, error %v", x.stdout.String(), piece, err)
+	}
+	x = newTerminal()
+	if code := x.run(append(at(server.Server), "logs", "--offset=-1", "long")...); code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+	x.wantStderr(t, "--offset: -1 is below zero")
+}
+
+func TestLogsSayWhatIsMissing(t *testing.T) {
+	t.Parallel()
+	server := newSubmissions(t)
+	task := &contracts.Task{Version: 1, ID: "flood", Name: contracts.TaskDockerRun, Docker: &contracts.DockerRun{Image: "img"}}
+	life := server.begin(t, task).run()
+	life.log(contracts.LogStdout, "head\n")
+	life.logAt(1005, contracts.LogStdout, "tail\n")
+	life.say(&contracts.Succeeded{LogSeq: 2})
+	for offset, want := range map[string][2]string{
+		"0":    {"head\ntail\n", "gantry: 1000 bytes are missing here, from byte 5 of the log on: it is longer than its limit\n"},
+		"500":  {"tail\n", "gantry: 505 bytes are missing here, from byte 500 of the log on: it is longer than its limit\n"},
+		"1007": {"il\n", ""},
+	} {
+		x := newTerminal()
+		code := x.run(append(at(server.Server), "logs", "--offset="+offset, "flood")...)
+		if code != 0 || x.stdout.String() != want[0] || x.stderr.String() != want[1] {
+			t.Errorf("from %s: exit code %d, stdout %q, stderr %q", offset, code, x.stdout.String(), x.stderr.String())
+		}
+	}
+}
+
 func TestLogsOfARunningJob(t *testing.T) {
 	t.Parallel()
 	server := newSubmissions(t)

@@ -74,6 +74,24 @@ func TestRunPassesTheLogOnByteForByte(t *testing.T) {
 	}
 }
 
+func TestRunSaysWhatIsMissingOfTheLog(t *testing.T) {
+	t.Parallel()
+	server := newSubmissions(t)
+	x := newTerminal()
+	ended := x.start(server.Server, "run", "img")
+	life := server.begin(t, server.next(t)).run()
+	life.log(contracts.LogStdout, "head\n")
+	life.logAt(1005, contracts.LogStdout, "tail\n")
+	life.say(&contracts.Succeeded{LogSeq: 2})
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	want := "gantry: 1000 bytes are missing here, from byte 5 of the log on: it is longer than its limit\n"
+	if x.stdout.String() != "head\ntail\n" || x.stderr.String() != want {
+		t.Errorf("stdout %q, stderr %q, want %q", x.stdout.String(), x.stderr.String(), want)
+	}
+}
+
 func TestRunShowsProgress(t *testing.T) {
 	t.Parallel()
 	server := newSubmissions(t)
@@ -105,6 +123,29 @@ func TestRunShowsProgress(t *testing.T) {
 	play(none, "gantry: job ", "--progress=none")
 	if got := none.stderr.String(); strings.Contains(got, "25%") {
 		t.Errorf("stderr is %q", got)
+	}
+}
+
+func TestRunTellsWarnings(t *testing.T) {
+	t.Parallel()
+	server := newSubmissions(t)
+	x := newTerminal()
+	ended := x.start(server.Server, "run", "--time-limit=1h", "--soft-time-limit=30m", "img")
+	task := server.next(t)
+	if task.Limits == nil || time.Duration(task.Limits.Time) != time.Hour || time.Duration(task.Limits.SoftTime) != 30*time.Minute {
+		t.Errorf("limits %+v", task.Limits)
+	}
+	life := server.begin(t, task).run()
+	life.say(&contracts.Failed{Kind: contracts.FailureInfrastructure, Message: "gone", WillRetry: true, Warnings: []string{"early"}})
+	life.say(&contracts.Queued{Reason: contracts.QueuedRetry})
+	life.run().say(&contracts.Failed{Kind: contracts.FailureTimeout, Message: "time limit of 1h reached", Warnings: []string{"no artifacts\nhere"}})
+	if code := <-ended; code != 124 {
+		t.Errorf("exit code %d", code)
+	}
+	want := "gantry: attempt 1 failed and will be tried again: gone\ngantry: warning: early\n" +
+		"gantry: warning: no artifacts here\ngantry: job " + string(task.ID) + " ran too long: time limit of 1h reached\n"
+	if got := x.stderr.String(); got != want {
+		t.Errorf("stderr is %q, want %q", got, want)
 	}
 }
 

@@ -5,8 +5,8 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/docker/go-units"
 	"github.com/go-json-experiment/json"
@@ -16,7 +16,7 @@ import (
 
 // Specification is the part of run's flags that make the task.
 type Specification struct {
-	Command []string `arg:"" name:"image" passthrough:"partial" help:"Image, then the container's arguments. An argument that starts with @ stands for something of Gantry's: @file:ID[:NAME] a file from Girder, @path:PATH a path on the task's volume (for results), @progress the pipe for progress, @volume the volume's folder; @@ is a plain @."`
+	Command []string `arg:"" name:"image" passthrough:"partial" help:"Image, then the container's arguments. An argument that starts with @ stands for something of Gantry's: @file:ID[:NAME] a file from Girder, @item:ID and @folder:ID[:NAME] all of an item or folder, @stream:ID a pipe with a file's bytes, @path:PATH a path on the task's volume (for results), @progress the pipe for progress, @volume the volume's folder, @girder-url and @girder-token; @@ is a plain @."`
 
 	Pull       string   `help:"When to pull the image: ${enum}." enum:"always,missing,never" default:"missing"`
 	Entrypoint string   `help:"Replace the image's entry point; split into words as a shell does." placeholder:"COMMAND"`
@@ -26,8 +26,14 @@ type Specification struct {
 	Network    string   `help:"Network mode, such as none." placeholder:"MODE"`
 	User       string   `help:"User in the container: NAME or UID[:GID]."`
 	Workdir    string   `help:"Working folder in the container." placeholder:"PATH"`
+	Volume     []string `short:"v" sep:"none" help:"Mount a folder of the node, where its executor allows that." placeholder:"HOST:CONTAINER[:ro]"`
 
-	Upload []string `sep:"none" help:"After exit code 0 upload a path on the volume: PATH=item:ID." placeholder:"PATH=item:ID"`
+	TimeLimit     time.Duration `help:"Kill the container after this time, such as 12h; the job fails." placeholder:"TIME"`
+	SoftTimeLimit time.Duration `help:"Send SIGTERM to the container after this time." placeholder:"TIME"`
+	KeepContainer bool          `help:"Leave the container behind when it has ended."`
+
+	Upload   []string `sep:"none" help:"After exit code 0 upload a path on the volume into an item or a folder." placeholder:"PATH=item:ID|folder:ID"`
+	Artifact []string `sep:"none" help:"Attach a path on the volume to the Girder job, where it is there; after a failure too." placeholder:"PATH"`
 
 	GirderURL      string `name:"girder-url" env:"GANTRY_GIRDER_URL" help:"Girder's API, such as https://girder.example.org/api/v1." placeholder:"URL" group:"Girder"`
 	GirderToken    string `name:"girder-token" env:"GANTRY_GIRDER_TOKEN" help:"Token that reads and writes the task's data." placeholder:"TOKEN" group:"Girder"`
@@ -61,28 +67,63 @@ func (s *Specification) Task() (*contracts.Task, error) {
 	if task.Docker.Entrypoint, err = splitCommand(s.Entrypoint); err != nil {
 		return nil, fmt.Errorf("--entrypoint: %w", err)
 	}
-	for _, text := range s.Upload {
-		upload, err := parseUpload(text)
-		if err != nil {
-			return nil, err
-		}
-		task.Outputs = append(task.Outputs, upload)
+	if task.Docker.Volumes, err = parseVolumes(s.Volume); err != nil {
+		return nil, err
+	}
+	if s.KeepContainer {
+		task.Docker.RemoveContainer = new(bool)
+	}
+	if task.Limits, err = s.limits(); err != nil {
+		return nil, err
+	}
+	if task.Outputs, err = s.outputs(); err != nil {
+		return nil, err
 	}
 	if task.Girder, err = s.girder(); err != nil {
 		return nil, err
 	}
-	if movesData(task) && (s.GirderURL == "" || s.GirderToken == "") {
-		return nil, errors.New("@file and --upload need --girder-url and --girder-token")
+	switch needs := needsGirder(task); {
+	case needs == "@girder-url" && s.GirderURL == "":
+		return nil, errors.New("@girder-url needs --girder-url")
+	case needs != "" && needs != "@girder-url" && (s.GirderURL == "" || s.GirderToken == ""):
+		return nil, fmt.Errorf("%s needs --girder-url and --girder-token", needs)
+	}
+	if len(s.Artifact) > 0 && s.GirderJobToken == "" {
+		return nil, errors.New("--artifact attaches to the Girder job: give --girder-job-token to have one")
 	}
 	return task, task.Validate()
 }
 
-// movesData reports whether the task reads or writes Girder's data.
-func movesData(task *contracts.Task) bool {
-	return len(task.Outputs) > 0 || slices.ContainsFunc(task.Docker.Args, func(arg contracts.Arg) bool {
-		_, isFile := arg.Transform.(*contracts.GirderFile)
-		return isFile
-	})
+// needsGirder returns what of the task needs Girder's address and a token, empty
+// for nothing.
+func needsGirder(task *contracts.Task) string {
+	for _, arg := range task.Docker.Args {
+		for kind, of := range girderPlaceholders {
+			if arg.Transform != nil && arg.Transform.TransformType() == of {
+				return "@" + kind
+			}
+		}
+	}
+	switch {
+	case len(task.Outputs) == 0:
+		return ""
+	case task.Outputs[0].OutputType() == contracts.TypeGirderJobArtifact:
+		return "--artifact"
+	default:
+		return "--upload"
+	}
+}
+
+func (s *Specification) limits() (*contracts.Limits, error) {
+	for flag, limit := range map[string]time.Duration{"--time-limit": s.TimeLimit, "--soft-time-limit": s.SoftTimeLimit} {
+		if limit < 0 {
+			return nil, fmt.Errorf("%s: %s is below zero", flag, limit)
+		}
+	}
+	if s.TimeLimit == 0 && s.SoftTimeLimit == 0 {
+		return nil, nil
+	}
+	return &contracts.Limits{Time: contracts.Duration(s.TimeLimit), SoftTime: contracts.Duration(s.SoftTimeLimit)}, nil
 }
 
 func (s *Specification) options() (contracts.DockerOptions, error) {
@@ -134,52 +175,6 @@ func (s *Specification) girder() (*contracts.Girder, error) {
 		girder.Job = &contracts.GirderJob{Token: contracts.Secret(s.GirderJobToken), Title: title, Type: contracts.TaskDockerRun}
 	}
 	return girder, nil
-}
-
-// parseArgs reads the container's arguments, with what stands for something.
-func parseArgs(words []string) ([]contracts.Arg, error) {
-	args := make([]contracts.Arg, len(words))
-	for i, word := range words {
-		name, isPlaceholder := strings.CutPrefix(word, "@")
-		if !isPlaceholder || strings.HasPrefix(name, "@") {
-			args[i].Text = name // "@@x" is "@x"
-			continue
-		}
-		transform, err := parsePlaceholder(name)
-		if err != nil {
-			return nil, err
-		}
-		args[i].Transform = transform
-	}
-	return args, nil
-}
-
-func parsePlaceholder(text string) (contracts.Transform, error) {
-	kind, value, hasValue := strings.Cut(text, ":")
-	switch {
-	case kind == "file" && hasValue:
-		id, name, _ := strings.Cut(value, ":")
-		return &contracts.GirderFile{ID: id, Filename: name}, nil
-	case kind == "path" && hasValue:
-		return &contracts.VolumePath{Path: value}, nil
-	case text == "progress":
-		return &contracts.ProgressPipe{}, nil
-	case text == "volume":
-		return &contracts.TemporaryVolume{}, nil
-	default:
-		return nil, fmt.Errorf("argument %q: known are @file:ID[:NAME], @path:PATH, @progress and @volume; write %q to pass it as it is", "@"+text, "@@"+text)
-	}
-}
-
-func parseUpload(text string) (contracts.Output, error) {
-	at := strings.LastIndex(text, "=")
-	if at > 0 {
-		if id, ok := strings.CutPrefix(text[at+1:], "item:"); ok {
-			path := contracts.OutputPath{VolumePath: contracts.VolumePath{Path: text[:at]}}
-			return contracts.Output{OutputSpec: &contracts.GirderUploadItem{Path: path, ItemID: id}}, nil
-		}
-	}
-	return contracts.Output{}, fmt.Errorf("--upload: %q is not PATH=item:ID", text)
 }
 
 // splitCommand splits a line into words by the rules of the wire.

@@ -12,7 +12,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 )
 
-const fileID, itemID = "5f0c00000000000000000001", "5f0e00000000000000000002"
+const fileID, itemID, folderID = "5f0c00000000000000000001", "5f0e00000000000000000002", "5f0f00000000000000000003"
 
 func TestRunFlagsBecomeATask(t *testing.T) {
 	t.Parallel()
@@ -43,6 +43,29 @@ func TestRunFlagsBecomeATask(t *testing.T) {
 				{"type":"volume_path","path":"out/a=b.csv"},{"type":"progress_pipe"},{"type":"temporary_volume"},"@progress","user@host"]},
 				"outputs":[{"type":"girder_upload_item","path":{"type":"volume_path","path":"out/a=b.csv"},"item_id":"` + itemID + `"}],
 				"girder":{"api_url":"http://g/api/v1","token":"t"}}`,
+		},
+		"inputs and outputs of every kind": {
+			[]string{
+				"--girder-url=http://g/api/v1", "--girder-token=t", "--girder-job-token=j", "--title=T", "--upload=out=folder:" + folderID,
+				"--upload=a.csv=item:" + itemID, "--artifact=debug", "--artifact=b=c.log",
+				"img", "@item:" + itemID, "@folder:" + folderID, "@folder:" + folderID + ":in", "@stream:" + fileID, "@stream:" + fileID, "@girder-url", "@girder-token",
+			},
+			`{"version":1,"id":"x","task":"docker_run","docker":{"image":"img","pull":"missing","args":[
+				{"type":"girder_item","id":"` + itemID + `"},{"type":"girder_folder","id":"` + folderID + `"},{"type":"girder_folder","id":"` + folderID + `","folder_name":"in"},
+				{"type":"connect","input":{"type":"girder_file_stream","id":"` + fileID + `"},"output":{"type":"named_input_pipe","name":".girder_stream_3"}},
+				{"type":"connect","input":{"type":"girder_file_stream","id":"` + fileID + `"},"output":{"type":"named_input_pipe","name":".girder_stream_4"}},
+				{"type":"girder_api_url"},{"type":"girder_token"}]},
+				"outputs":[{"type":"girder_upload_folder","path":{"type":"volume_path","path":"out"},"folder_id":"` + folderID + `"},
+				{"type":"girder_upload_item","path":{"type":"volume_path","path":"a.csv"},"item_id":"` + itemID + `"},
+				{"type":"girder_job_artifact","path":{"type":"volume_path","path":"debug"},"upload_on_exception":true},
+				{"type":"girder_job_artifact","path":{"type":"volume_path","path":"b=c.log"},"upload_on_exception":true}],
+				"girder":{"api_url":"http://g/api/v1","token":"t","job":{"token":"j","title":"T","type":"docker_run"}}}`,
+		},
+		"volumes, limits, a container that stays": {
+			[]string{"-v", "/srv/data:/data:ro,z", "--volume=/srv/out:/out", "--time-limit=12h", "--soft-time-limit=11h30m", "--keep-container", "img"},
+			`{"version":1,"id":"x","task":"docker_run","docker":{"image":"img","pull":"missing","remove_container":false,"volumes":[
+				{"type":"bind_mount","host_path":"/srv/data","container_path":"/data","mode":"ro,z"},
+				{"type":"bind_mount","host_path":"/srv/out","container_path":"/out"}]},"limits":{"time":"12h0m0s","soft_time":"11h30m0s"}}`,
 		},
 		"girder job": {
 			[]string{"--girder-url=http://g/api/v1", "--girder-job-token=j", "--title=Segment", "img"},
@@ -83,9 +106,22 @@ func TestRunRefusesWrongFlags(t *testing.T) {
 		`argument "@file"`:                                    {"img", "@file"},
 		`--memory: "much" is not a size`:                      {"--memory=much", "img"},
 		`-e: "=x" has no name`:                                {"-e", "=x", "img"},
-		`--upload: "out.csv" is not PATH=item:ID`:             {"--upload=out.csv", "img"},
-		`--upload: "out=folder:1" is not`:                     {"--upload=out=folder:1", "img"},
-		`@file and --upload need --girder-url`:                {"img", "@file:" + fileID},
+		`--upload: "out.csv" is not PATH=item:ID or`:          {"--upload=out.csv", "img"},
+		`--upload: "out=job:1" is not PATH=item:ID or`:        {"--upload=out=job:1", "img"},
+		`@file needs --girder-url`:                            {"img", "@file:" + fileID},
+		`@girder-url needs --girder-url`:                      {"img", "@girder-url"},
+		"girder.token: missing; docker.args[1] needs it":      {"--girder-url=http://g", "img", "@girder-url", "@file:" + fileID},
+		`@stream needs --girder-url`:                          {"img", "@stream:" + fileID},
+		`@girder-token needs --girder-url`:                    {"img", "@girder-token"},
+		`--upload needs --girder-url`:                         {"--upload=a=item:" + itemID, "img"},
+		`--artifact needs --girder-url`:                       {"--artifact=a", "img"},
+		`--artifact attaches to the Girder job`:               {"--girder-url=http://g", "--girder-token=t", "--artifact=a", "img"},
+		`--volume: "/a" is not HOST:CONTAINER`:                {"-v", "/a", "img"},
+		`docker.volumes[0].mode: "rx" is not rw or ro`:        {"-v", "/a:/b:rx", "img"},
+		`docker.volumes[0].host_path: "a" is not an absolute`: {"-v", "a:/b", "img"},
+		`--time-limit: -1s is below zero`:                     {"--time-limit=-1s", "img"},
+		`--time-limit`:                                        {"--time-limit=soon", "img"},
+		`limits.soft_time: 2h0m0s is not below limits.time`:   {"--time-limit=1h", "--soft-time-limit=2h", "img"},
 		`--girder-url is missing`:                             {"--girder-token=t", "img"},
 		`--title is the title of a Girder job`:                {"--title=t", "img"},
 		`--entrypoint: "a 'b" cannot be split`:                {"--entrypoint=a 'b", "img"},

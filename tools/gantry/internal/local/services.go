@@ -36,7 +36,7 @@ func (cfg *Config) services(nats client.Config) ([]service, error) {
 	d.NATS, d.HealthAddress = nats, ""
 
 	var e executor.Config
-	args := []string{queues, work, "--slots=" + strconv.Itoa(cfg.Slots)}
+	args := []string{queues, work, girder, "--slots=" + strconv.Itoa(cfg.Slots)}
 	for flag, values := range map[string][]string{
 		"--allow-bind=": cfg.AllowBind, "--allow-images=": cfg.AllowImages, "--allow-options=": cfg.AllowOptions,
 	} {

@@ -17,6 +17,12 @@ func Job(job *contracts.Job, away bool, now time.Time, s Style) string {
 	if job.Message != "" {
 		fmt.Fprintf(&out, "%s %s\n\n", s.status(job.Status)+":", cleanLines(job.Message))
 	}
+	for i, warning := range warnings(job.Warnings) {
+		out.WriteString(s.Warn(warning) + "\n")
+		if i == len(job.Warnings)-1 {
+			out.WriteString("\n")
+		}
+	}
 	out.WriteString(grid(s, nil, facts(job, away, now, s)))
 	if len(job.Outputs) > 0 {
 		out.WriteString("\n" + s.Bold("Uploaded") + "\n" + outputs(job.Outputs, s))

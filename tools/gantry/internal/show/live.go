@@ -179,10 +179,44 @@ func End(job contracts.JobID, end *contracts.Entry) string {
 		}
 		return out
 	case *contracts.Failed:
-		return fmt.Sprintf("job %s failed: %s", job, cleanLines(data.Message))
+		return fmt.Sprintf("job %s %s: %s", job, failed(data.Kind), cleanLines(data.Message))
 	default:
 		return fmt.Sprintf("job %s ended", job)
 	}
+}
+
+func failed(kind contracts.FailureKind) string {
+	switch kind {
+	case contracts.FailureTimeout:
+		return "ran too long"
+	case contracts.FailureExpired:
+		return "expired"
+	default:
+		return "failed"
+	}
+}
+
+// Warnings says what an entry warns of, each in a line; nil warns of nothing.
+func Warnings(end *contracts.Entry) []string {
+	var all []string
+	if end == nil {
+		return nil
+	}
+	switch data := end.Data.(type) {
+	case *contracts.Succeeded:
+		all = data.Warnings
+	case *contracts.Failed:
+		all = data.Warnings
+	}
+	return warnings(all)
+}
+
+func warnings(all []string) []string {
+	lines := make([]string, len(all))
+	for i, warning := range all {
+		lines[i] = "warning: " + Clean(strings.Join(strings.Fields(warning), " "))
+	}
+	return lines
 }
 
 // Turn says in a sentence what it means for a job that its attempt changed

@@ -49,6 +49,7 @@ func failedJob() *contracts.Job {
 		SubmittedAt: before(10 * time.Minute), StartedAt: before(9 * time.Minute), EndedAt: before(5 * time.Minute),
 		Node: "node-7f3a", Executor: "ex-1", Container: "0123456789abcdef0123456789abcdef",
 		Progress: &contracts.Progress{Total: ptr(25.0), Current: ptr(13.0), Message: "tile 13"},
+		Warnings: []string{"Girder takes no artifacts:\ndebug.log was left out", "the \x1b[31mcontainer was kept"},
 		Outputs:  []contracts.GirderSent{{Name: "out.csv", FileID: "5f0e00000000000000000001", ItemID: "5f0e00000000000000000002", Size: 123456}},
 		Timings: contracts.Timings{
 			Claimed: before(590 * time.Second), Started: before(540 * time.Second),
@@ -60,6 +61,15 @@ func failedJob() *contracts.Job {
 			{Type: contracts.EntryClaimed, Attempt: 1, Time: before(9 * time.Minute), Source: "docker-executor/ex-1", Detail: "node node-7f3a"},
 			{Type: contracts.EntryFailed, Attempt: 2, Time: before(5 * time.Minute), Source: "docker-executor/ex-1", Detail: "exit code 3"},
 		},
+	}
+}
+
+// lateJob ran into its time limit.
+func lateJob() *contracts.Job {
+	return &contracts.Job{
+		ID: "too-long", Status: contracts.StatusFailed, Task: "docker_run", Title: "img", Image: "img", Queue: "default", Priority: 5,
+		Attempt: 1, Failures: 1, ExitCode: ptr(137), Failure: contracts.FailureTimeout, Message: "time limit of 12h reached",
+		SubmittedAt: before(13 * time.Hour), StartedAt: before(13 * time.Hour), EndedAt: before(time.Hour),
 	}
 }
 
@@ -97,6 +107,7 @@ func TestTables(t *testing.T) {
 		"jobs_color":    show.Jobs(list, now, show.Style{Color: true}),
 		"no_jobs":       show.Jobs(&contracts.JobList{}, now, show.Style{}),
 		"job_failed":    show.Job(failedJob(), false, now, show.Style{}),
+		"job_timeout":   show.Job(lateJob(), false, now, show.Style{}),
 		"job_running":   show.Job(ptr(runningJob()), false, now, show.Style{}),
 		"job_away":      show.Job(ptr(leftJob()), true, now, show.Style{}),
 		"workers":       show.Workers(workers, now, show.Style{}),
@@ -152,10 +163,26 @@ func TestEnd(t *testing.T) {
 		"job x was canceled":                &contracts.Canceled{},
 		"job x was canceled by ann: enough": &contracts.Canceled{By: "ann", Reason: "enough"},
 		"job x failed: no such  [1mimage":   &contracts.Failed{Message: "no such \x1b[1mimage\n"},
+		"job x ran too long: 12h are over":  &contracts.Failed{Kind: contracts.FailureTimeout, Message: "12h are over"},
+		"job x expired: too late":           &contracts.Failed{Kind: contracts.FailureExpired, Message: "too late"},
 	} {
 		if got := show.End("x", &contracts.Entry{Data: data}); got != want {
 			t.Errorf("got %q, want %q", got, want)
 		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	t.Parallel()
+	for _, entry := range []*contracts.Entry{
+		{Data: &contracts.Succeeded{Warnings: []string{"a\n b", "c"}}}, {Data: &contracts.Failed{Warnings: []string{"a\n b", "c"}}},
+	} {
+		if diff := cmp.Diff([]string{"warning: a b", "warning: c"}, show.Warnings(entry)); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if show.Warnings(nil) != nil || len(show.Warnings(&contracts.Entry{Data: &contracts.Canceled{}})) > 0 {
+		t.Error("warnings of nothing")
 	}
 }
 
