@@ -15,12 +15,12 @@ import (
 )
 
 // cancelRunning measures how soon the process of a running task gets SIGTERM.
-func cancelRunning(ctx context.Context, r *rig.Rig, runs int) (measure.Result, error) {
+func cancelRunning(ctx context.Context, r *rig.Rig, with settings) (measure.Result, error) {
 	result := measure.Result{
 		What:      "revoke published → SIGTERM at the container (the engine's kill event)",
 		LimitWhat: "the engine's own kill call → the same event", Goal: "p95 ≤ 25 ms more", Difference: true,
 	}
-	for i := range 1 + orDefault(runs, 20) {
+	for i := range 1 + with.runsOr(20) {
 		gantry, err := revokeLatency(ctx, r)
 		if err != nil {
 			return result, err

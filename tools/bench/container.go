@@ -11,12 +11,12 @@ import (
 )
 
 // oneContainer measures one short task at a time.
-func oneContainer(ctx context.Context, r *rig.Rig, runs int) (measure.Result, error) {
+func oneContainer(ctx context.Context, r *rig.Rig, with settings) (measure.Result, error) {
 	result := measure.Result{
 		What:      "submit → terminal entry of a task whose container exits at once, one at a time",
 		LimitWhat: "engine API: create, start, wait, remove of the same container", Goal: "≤ 1.08 ×",
 	}
-	for i := range 1 + orDefault(runs, 20) {
+	for i := range 1 + with.runsOr(20) {
 		gantry, err := timed(func() error { return r.Run(ctx, rig.Task("true")) })
 		if err != nil {
 			return result, err
@@ -33,13 +33,13 @@ func oneContainer(ctx context.Context, r *rig.Rig, runs int) (measure.Result, er
 }
 
 // manyContainers measures many short tasks in all slots.
-func manyContainers(ctx context.Context, r *rig.Rig, runs int) (measure.Result, error) {
+func manyContainers(ctx context.Context, r *rig.Rig, with settings) (measure.Result, error) {
 	const tasks = 60
 	result := measure.Result{
 		What:      "60 such tasks submitted at once, 2 slots, until the last has ended",
 		LimitWhat: "60 such cycles of the engine API, 2 at a time", Goal: "≤ 1.05 ×",
 	}
-	for range orDefault(runs, 3) {
+	for range with.runsOr(3) {
 		gantry, err := timed(func() error {
 			var group errgroup.Group
 			for range tasks {
@@ -70,11 +70,4 @@ func timed(do func() error) (time.Duration, error) {
 	began := time.Now()
 	err := do()
 	return time.Since(began), err
-}
-
-func orDefault(runs, standard int) int {
-	if runs > 0 {
-		return runs
-	}
-	return standard
 }

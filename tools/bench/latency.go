@@ -15,7 +15,7 @@ import (
 
 // claimIdle measures how soon an idle system claims a task. The task names an
 // image that is not there, so that no container disturbs the next run.
-func claimIdle(ctx context.Context, r *rig.Rig, runs int) (measure.Result, error) {
+func claimIdle(ctx context.Context, r *rig.Rig, with settings) (measure.Result, error) {
 	result := measure.Result{
 		What:      "submit → claimed on an idle system",
 		LimitWhat: "one JetStream hop: publish of the same size, delivery to a waiting pull", Goal: "≤ 4 ×",
@@ -25,7 +25,7 @@ func claimIdle(ctx context.Context, r *rig.Rig, runs int) (measure.Result, error
 		return result, err
 	}
 	defer hop.close(ctx)
-	for i := range 5 + orDefault(runs, 50) {
+	for i := range 5 + with.runsOr(50) {
 		gantry, err := claimLatency(ctx, r)
 		if err != nil {
 			return result, err

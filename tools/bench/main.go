@@ -17,21 +17,39 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/docker/go-units"
 
 	"github.com/gantry-worker/gantry/tools/bench/internal/measure"
 	"github.com/gantry-worker/gantry/tools/bench/internal/rig"
 )
 
 type arguments struct {
-	Names  []string `arg:"" optional:"" help:"Benchmarks to run: container, containers, latency, cancel; all if none is given."`
+	Names  []string `arg:"" optional:"" help:"Benchmarks to run: container, containers, latency, cancel, log, stream; all if none is given."`
 	Gantry string   `help:"The gantry binary." default:"bin/gantry"`
+	NATS   string   `help:"The nats-server binary." default:"bin/nats-server" name:"nats-server"`
 	JSON   string   `help:"File to write the results to." name:"json"`
 	Runs   int      `help:"Runs of each figure; 0 is each benchmark's own number." default:"0"`
+
+	StreamSize string `help:"Size of the file that stream moves." default:"1g"`
+}
+
+// settings are what the command line says about each benchmark.
+type settings struct {
+	runs       int
+	streamSize int64
+}
+
+// runsOr returns how many runs there are to be, by default the given number.
+func (s settings) runsOr(standard int) int {
+	if s.runs > 0 {
+		return s.runs
+	}
+	return standard
 }
 
 type benchmark struct {
 	name string
-	run  func(context.Context, *rig.Rig, int) (measure.Result, error)
+	run  func(context.Context, *rig.Rig, settings) (measure.Result, error)
 }
 
 var benchmarks = []benchmark{
@@ -39,6 +57,8 @@ var benchmarks = []benchmark{
 	{"containers", manyContainers},
 	{"latency", claimIdle},
 	{"cancel", cancelRunning},
+	{"log", longLog},
+	{"stream", streamFile},
 }
 
 func main() {
@@ -58,7 +78,12 @@ func run(ctx context.Context, args arguments) (err error) {
 			return fmt.Errorf("there is no benchmark %q", name)
 		}
 	}
-	r, err := rig.Start(ctx, args.Gantry)
+	streamSize, err := units.RAMInBytes(args.StreamSize)
+	if err != nil {
+		return fmt.Errorf("--stream-size: %w", err)
+	}
+	with := settings{runs: args.Runs, streamSize: streamSize}
+	r, err := rig.Start(ctx, rig.Programs{Gantry: args.Gantry, NATS: args.NATS})
 	if err != nil {
 		return err
 	}
@@ -69,7 +94,7 @@ func run(ctx context.Context, args arguments) (err error) {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "%s …\n", benchmark.name)
-		result, err := benchmark.run(ctx, r, args.Runs)
+		result, err := benchmark.run(ctx, r, with)
 		if err != nil {
 			return fmt.Errorf("%s: %w", benchmark.name, err)
 		}
@@ -90,6 +115,9 @@ func show(results []measure.Result) {
 	_ = table.Flush()
 	for _, r := range results {
 		fmt.Printf("%s: %s; limit: %s\n", r.Name, r.What, r.LimitWhat)
+		for _, note := range r.Notes {
+			fmt.Printf("%s: %s\n", r.Name, note)
+		}
 	}
 }
 

@@ -34,6 +34,11 @@ type Result struct {
 	Limit     Samples `json:"limit_ns"`
 	// Difference says that the goal is about how much longer, not how many times.
 	Difference bool `json:"difference,omitempty"`
+	// Throughput says that the goal is about how much of the limit's throughput
+	// is reached, not about how many times its time is taken.
+	Throughput bool `json:"throughput,omitempty"`
+	// Notes are sentences about what was seen beside the durations.
+	Notes []string `json:"notes,omitempty"`
 }
 
 // Compare says how the medians (for a difference the 95th percentiles) relate.
@@ -41,8 +46,11 @@ func (r Result) Compare() string {
 	if r.Difference {
 		return fmt.Sprintf("%+.1f ms", float64(r.Gantry.P95()-r.Limit.P95())/1e6)
 	}
-	if r.Limit.Median() == 0 {
+	if r.Limit.Median() == 0 || r.Gantry.Median() == 0 {
 		return "-"
+	}
+	if r.Throughput {
+		return fmt.Sprintf("%.2f ×", float64(r.Limit.Median())/float64(r.Gantry.Median()))
 	}
 	return fmt.Sprintf("%.2f ×", float64(r.Gantry.Median())/float64(r.Limit.Median()))
 }

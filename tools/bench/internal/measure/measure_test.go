@@ -25,6 +25,13 @@ func TestCompare(t *testing.T) {
 	if got := ratio.Compare(); got != "1.50 ×" {
 		t.Errorf("ratio is %s", got)
 	}
+	throughput := Result{Gantry: Samples{200}, Limit: Samples{100}, Throughput: true}
+	if got := throughput.Compare(); got != "0.50 ×" {
+		t.Errorf("throughput is %s", got)
+	}
+	if got := (Result{Limit: Samples{100}, Throughput: true}).Compare(); got != "-" {
+		t.Errorf("nothing measured is %s", got)
+	}
 	difference := Result{Gantry: Samples{30 * time.Millisecond}, Limit: Samples{10 * time.Millisecond}, Difference: true}
 	if got := difference.Compare(); got != "+20.0 ms" {
 		t.Errorf("difference is %s", got)

@@ -1,5 +1,6 @@
-// Package rig is what benchmarks run on: a Gantry in a process of its own with
-// its data in a temporary folder, the container engine, and a small image.
+// Package rig is what benchmarks run on: a Gantry and a NATS server in processes
+// of their own with their data in a temporary folder, the container engine, and a
+// small image.
 package rig
 
 import (
@@ -16,10 +17,8 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/image"
 	docker "github.com/docker/docker/client"
-	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -40,20 +39,24 @@ type Rig struct {
 	Client *client.Client
 	Docker *docker.Client
 	gantry *exec.Cmd
+	nats   *exec.Cmd
 	folder string
 }
 
+// Programs are the binaries that a rig starts.
+type Programs struct{ Gantry, NATS string }
+
 // Start starts Gantry and builds the image.
-func Start(ctx context.Context, gantry string) (*Rig, error) {
+func Start(ctx context.Context, programs Programs) (*Rig, error) {
 	r := new(Rig)
-	if err := r.start(ctx, gantry); err != nil {
+	if err := r.start(ctx, programs); err != nil {
 		r.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *Rig) start(ctx context.Context, gantry string) error {
+func (r *Rig) start(ctx context.Context, programs Programs) error {
 	var err error
 	if r.Docker, err = docker.NewClientWithOpts(docker.FromEnv, docker.WithAPIVersionNegotiation()); err != nil {
 		return fmt.Errorf("find Docker: %w", err)
@@ -64,23 +67,28 @@ func (r *Rig) start(ctx context.Context, gantry string) error {
 	if r.folder, err = os.MkdirTemp("", "gantry-bench-"); err != nil {
 		return err
 	}
-	return r.startGantry(ctx, gantry)
+	url, err := r.startNATS(programs.NATS)
+	if err != nil {
+		return err
+	}
+	return r.startGantry(ctx, programs.Gantry, url)
 }
 
-// startGantry returns when the server's address is known and a client can ask.
-func (r *Rig) startGantry(ctx context.Context, gantry string) error {
+// startGantry returns when the services are there and a client can ask.
+func (r *Rig) startGantry(ctx context.Context, gantry, url string) error {
 	log, err := os.Create(filepath.Join(r.folder, "gantry.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close() //nolint:errcheck // the process has its own descriptor
-	r.gantry = exec.Command(gantry, "up", "--data", r.folder, "--nats-port", "0", "--slots", fmt.Sprint(Slots))
+	r.gantry = exec.Command(gantry, "up", "--data", r.folder, "--nats-url", url, "--slots", fmt.Sprint(Slots))
+	r.gantry.Env = append(os.Environ(), "GANTRY_LOG_LIMIT=1g") // the whole log is to be stored
 	r.gantry.Stdout, r.gantry.Stderr = log, log
 	if err := r.gantry.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", gantry, err)
 	}
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		if r.connect(ctx) == nil {
+		if r.connect(ctx, url) == nil {
 			if workers, err := r.Client.Workers(ctx); err == nil && ready(workers) {
 				return nil
 			}
@@ -98,22 +106,10 @@ func ready(workers []contracts.Instance) bool {
 	return false
 }
 
-func (r *Rig) connect(ctx context.Context) error {
-	if r.Client != nil {
-		return nil
+func (r *Rig) connect(ctx context.Context, url string) (err error) {
+	if r.Client == nil {
+		r.Client, err = client.Connect(ctx, client.Config{URL: url, Name: "bench"})
 	}
-	data, err := os.ReadFile(filepath.Join(r.folder, "nats.json"))
-	if err != nil {
-		return err
-	}
-	var found struct {
-		URL   string `json:"url"`
-		Token string `json:"token"`
-	}
-	if err := json.Unmarshal(data, &found); err != nil {
-		return err
-	}
-	r.Client, err = client.Connect(ctx, client.Config{URL: found.URL, Token: found.Token, Name: "bench"})
 	return err
 }
 
@@ -156,14 +152,19 @@ func (r *Rig) importImage(ctx context.Context) error {
 	return errors.Join(err, reply.Close())
 }
 
+// Folder is where benchmarks keep what goes with the rig.
+func (r *Rig) Folder() string { return r.folder }
+
 // Close stops Gantry and removes what the rig made.
 func (r *Rig) Close() {
 	if r.Client != nil {
 		r.Client.Close()
 	}
-	if r.gantry != nil {
-		_ = r.gantry.Process.Signal(syscall.SIGTERM)
-		_ = r.gantry.Wait()
+	for _, process := range []*exec.Cmd{r.gantry, r.nats} {
+		if process != nil && process.Process != nil {
+			_ = process.Process.Signal(syscall.SIGTERM)
+			_ = process.Wait()
+		}
 	}
 	if r.folder != "" {
 		_ = os.RemoveAll(r.folder)
@@ -215,50 +216,4 @@ func (r *Rig) Run(ctx context.Context, task *contracts.Task) error {
 		}
 		return nil
 	}
-}
-
-// Bare runs the same container by the engine's own calls: create, start, wait,
-// remove.
-func (r *Rig) Bare(ctx context.Context, args ...string) error {
-	folder, err := os.MkdirTemp(r.folder, "bare-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(folder) //nolint:errcheck // the rig's folder goes as a whole
-	id, err := r.create(ctx, folder, args)
-	if err != nil {
-		return err
-	}
-	if err := r.Docker.ContainerStart(ctx, id, container.StartOptions{}); err != nil {
-		return err
-	}
-	ended, failed := r.Docker.ContainerWait(ctx, id, container.WaitConditionNotRunning)
-	select {
-	case <-ended:
-	case err := <-failed:
-		return err
-	}
-	return r.Docker.ContainerRemove(ctx, id, container.RemoveOptions{Force: true})
-}
-
-// create makes the container that Gantry would make: with an init, a folder
-// mounted, a log that keeps every byte, and no network.
-func (r *Rig) create(ctx context.Context, folder string, args []string) (string, error) {
-	withInit := true
-	created, err := r.Docker.ContainerCreate(ctx,
-		&container.Config{Image: Image, Cmd: args},
-		&container.HostConfig{
-			NetworkMode: "none", Init: &withInit, Binds: []string{folder + ":/mnt/volume"},
-			LogConfig: container.LogConfig{Type: "local"},
-		}, nil, nil, "")
-	return created.ID, err
-}
-
-// StartBare starts a container and leaves it running.
-func (r *Rig) StartBare(ctx context.Context, args ...string) (string, error) {
-	id, err := r.create(ctx, r.folder, args)
-	if err != nil {
-		return "", err
-	}
-	return id, r.Docker.ContainerStart(ctx, id, container.StartOptions{})
 }
