@@ -23,6 +23,8 @@ type flags struct {
 	Dir     string        `help:"Folder for documents and bytes. Without it everything is gone at the end."`
 	Seed    bool          `help:"Create a demo user, folder, item and tokens once, and print them as JSON."`
 	Latency time.Duration `help:"Delay every request, e.g. 50ms."`
+
+	Artifacts bool `help:"Let files be attached to jobs, which no release of Girder does."`
 }
 
 func main() {
@@ -39,7 +41,7 @@ func main() {
 // run serves until ctx ends.
 func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
 	log := zerolog.New(stderr).Level(zerolog.InfoLevel).With().Timestamp().Logger()
-	sim, err := girdersim.Start(girdersim.Options{Addr: f.Addr, Dir: f.Dir, Latency: f.Latency, Log: log})
+	sim, err := girdersim.Start(girdersim.Options{Addr: f.Addr, Dir: f.Dir, Latency: f.Latency, Artifacts: f.Artifacts, Log: log})
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

@@ -368,16 +368,16 @@ func TestListAsksForPages(t *testing.T) {
 	c, _ := serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.RawQuery)
 		if len(asked) < 3 {
-			_, _ = io.WriteString(w, "["+strings.Repeat(`{"name":"a"},`, pageSize-1)+`{"name":"b"}]`)
+			_, _ = io.WriteString(w, "["+strings.Repeat(`{"name":"a"},`, PageSize-1)+`{"name":"b"}]`)
 			return
 		}
 		_, _ = io.WriteString(w, `[{"name":"c"}]`)
 	})
-	got, err := names(c.ListItems(t.Context(), testID), func(i Item) string { return i.Name })
-	if err != nil || len(got) != 2*pageSize+1 || got[len(got)-1] != "c" {
+	got, err := names(c.ListItemFiles(t.Context(), testID), func(f File) string { return f.Name })
+	if err != nil || len(got) != 2*PageSize+1 || got[len(got)-1] != "c" {
 		t.Fatal(len(got), err)
 	}
-	want := []string{"folderId=" + testID + "&limit=50&offset=0", "folderId=" + testID + "&limit=50&offset=50", "folderId=" + testID + "&limit=50&offset=100"}
+	want := []string{"limit=50&offset=0", "limit=50&offset=50", "limit=50&offset=100"}
 	if diff := cmp.Diff(want, asked); diff != "" {
 		t.Error(diff)
 	}

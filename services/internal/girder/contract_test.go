@@ -156,6 +156,7 @@ type recordedCall struct {
 
 var (
 	firstPage = map[string]string{"limit": "50", "offset": "0"}
+	idPage    = map[string]string{"limit": "50", "offset": "0", "sort": "_id", "sortdir": "1"}
 	two       = contracts.GirderStatus(2)
 	three     = contracts.GirderStatus(3)
 )
@@ -200,6 +201,14 @@ var recordedCalls = map[int]recordedCall{
 	512: {do: func(ctx context.Context, c *Client, e *exchange) (any, error) {
 		return names(c.ListItemFiles(ctx, ItemID(e.id())), func(f File) string { return f.Name })
 	}, defaults: firstPage, want: []string{"part0.dat", "part1.dat", "part2.dat", "part3.dat", "part4.dat"}},
+	626: {do: foldersPage, defaults: idPage, want: []string{"deeper"}},
+	627: {do: foldersPage, defaults: idPage, want: []string(nil)},
+	801: {do: uploadArtifact("result.csv", "text/csv", "a,b\n1,2\n"), want: "no such endpoint"},
+	802: {do: uploadArtifact("result.bin", "None", "a,b\n1,2\n"), want: "no such endpoint"},
+	803: {do: func(ctx context.Context, c *Client, e *exchange) (any, error) {
+		_, err := c.JobArtifacts(ctx, JobID(e.id()))
+		return noRoute(err)
+	}, defaults: map[string]string{"limit": "0"}, want: "no such endpoint"},
 	602: {do: func(ctx context.Context, c *Client, e *exchange) (any, error) {
 		f, err := c.CreateFolder(ctx, FolderID(e.parameters()["parentId"]), "sub", true)
 		return f.Name, err
@@ -239,6 +248,31 @@ var recordedCalls = map[int]recordedCall{
 		up, err := c.ReplaceContents(ctx, FileID(e.id()), 0, "")
 		return fmt.Sprint(string(up.File.ID) == e.id(), " ", *up.File.Size), err
 	}, want: "true 0"},
+}
+
+func foldersPage(ctx context.Context, c *Client, e *exchange) (any, error) {
+	page, err := c.FoldersPage(ctx, FolderID(e.parameters()["parentId"]), 0)
+	var names []string
+	for _, folder := range page {
+		names = append(names, folder.Name)
+	}
+	return names, err
+}
+
+func uploadArtifact(name, mime, content string) func(context.Context, *Client, *exchange) (any, error) {
+	return func(ctx context.Context, c *Client, e *exchange) (any, error) {
+		a := Artifact{Name: name, Size: int64(len(content)), MIMEType: mime}
+		_, err := c.UploadArtifact(ctx, JobID(e.id()), a, strings.NewReader(content))
+		return noRoute(err)
+	}
+}
+
+// noRoute is for requests that are refused for want of an endpoint.
+func noRoute(err error) (any, error) {
+	if errors.Is(err, ErrNoRoute) && !IsTemporary(err) {
+		return ErrNoRoute.Error(), nil
+	}
+	return nil, fmt.Errorf("not refused as expected: %w", err)
 }
 
 func ptr[T any](v T) *T { return &v }

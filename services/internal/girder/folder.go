@@ -15,6 +15,7 @@ type Item struct {
 	Name     string          `json:"name"`
 	FolderID FolderID        `json:"folderId"`
 	Size     int64           `json:"size"`
+	Created  string          `json:"created"`
 	Meta     json.RawMessage `json:"meta"`
 }
 
@@ -51,22 +52,6 @@ func (c *Client) ListItemFiles(ctx context.Context, id ItemID) iter.Seq2[File, e
 	return list[File](ctx, c, "item/"+string(id)+"/files", nil)
 }
 
-// ListItems goes through the items of a folder, by name.
-func (c *Client) ListItems(ctx context.Context, id FolderID) iter.Seq2[Item, error] {
-	if err := checkID("folder", string(id)); err != nil {
-		return refused[Item](err)
-	}
-	return list[Item](ctx, c, "item", url.Values{"folderId": {string(id)}})
-}
-
-// ListFolders goes through the folders directly in a folder, by name.
-func (c *Client) ListFolders(ctx context.Context, id FolderID) iter.Seq2[Folder, error] {
-	if err := checkID("folder", string(id)); err != nil {
-		return refused[Folder](err)
-	}
-	return list[Folder](ctx, c, "folder", url.Values{"parentType": {"folder"}, "parentId": {string(id)}})
-}
-
 // CreateFolder makes a folder in a folder. With reuse it returns the one that
 // has the name already, and may be repeated without harm.
 func (c *Client) CreateFolder(ctx context.Context, parent FolderID, name string, reuse bool) (Folder, error) {
@@ -82,13 +67,54 @@ func (c *Client) CreateFolder(ctx context.Context, parent FolderID, name string,
 	return ask[Folder](ctx, c.s, req)
 }
 
-// pageSize is how many documents one request asks for.
-const pageSize = 50
+// PageSize is how many documents a page has, but for the last, which has fewer.
+const PageSize = 50
+
+// FilesPage asks for the files of an item from an offset on. Pages are in the
+// order of their ids: documents that came in meanwhile are at the end, and
+// equal names do not change places between two requests.
+func (c *Client) FilesPage(ctx context.Context, id ItemID, offset int) ([]File, error) {
+	if err := checkID("item", string(id)); err != nil {
+		return nil, err
+	}
+	return listPage[File](ctx, c, "item/"+string(id)+"/files", byID(), offset)
+}
+
+// ItemsPage asks for the items of a folder, as [Client.FilesPage] does.
+func (c *Client) ItemsPage(ctx context.Context, id FolderID, offset int) ([]Item, error) {
+	if err := checkID("folder", string(id)); err != nil {
+		return nil, err
+	}
+	query := byID()
+	query.Set("folderId", string(id))
+	return listPage[Item](ctx, c, "item", query, offset)
+}
+
+// FoldersPage asks for the folders directly in a folder, as [Client.FilesPage] does.
+func (c *Client) FoldersPage(ctx context.Context, id FolderID, offset int) ([]Folder, error) {
+	if err := checkID("folder", string(id)); err != nil {
+		return nil, err
+	}
+	query := byID()
+	query.Set("parentType", "folder")
+	query.Set("parentId", string(id))
+	return listPage[Folder](ctx, c, "folder", query, offset)
+}
+
+// NewestItems asks for the items of a folder from an offset on, the youngest first.
+func (c *Client) NewestItems(ctx context.Context, id FolderID, offset int) ([]Item, error) {
+	if err := checkID("folder", string(id)); err != nil {
+		return nil, err
+	}
+	return listPage[Item](ctx, c, "item", url.Values{"folderId": {string(id)}, "sort": {"created"}, "sortdir": {"-1"}}, offset)
+}
+
+func byID() url.Values { return url.Values{"sort": {"_id"}, "sortdir": {"1"}} }
 
 // list asks for one page after the other while the caller goes on. An error ends it.
 func list[T any](ctx context.Context, c *Client, path string, query url.Values) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		for offset := 0; ; offset += pageSize {
+		for offset := 0; ; offset += PageSize {
 			page, err := listPage[T](ctx, c, path, query, offset)
 			if err != nil {
 				refused[T](err)(yield)
@@ -99,7 +125,7 @@ func list[T any](ctx context.Context, c *Client, path string, query url.Values) 
 					return
 				}
 			}
-			if len(page) < pageSize {
+			if len(page) < PageSize {
 				return
 			}
 		}
@@ -108,7 +134,7 @@ func list[T any](ctx context.Context, c *Client, path string, query url.Values) 
 
 func listPage[T any](ctx context.Context, c *Client, path string, query url.Values, offset int) ([]T, error) {
 	req := c.call(http.MethodGet, path)
-	req.query = url.Values{"limit": {strconv.Itoa(pageSize)}, "offset": {strconv.Itoa(offset)}}
+	req.query = url.Values{"limit": {strconv.Itoa(PageSize)}, "offset": {strconv.Itoa(offset)}}
 	for name, values := range query {
 		req.query[name] = values
 	}

@@ -28,7 +28,12 @@ const content = "Hello, Girder\n"
 
 func startSite(t *testing.T) *site {
 	t.Helper()
-	sim, err := girdersim.Start(girdersim.Options{})
+	return startSiteWith(t, girdersim.Options{})
+}
+
+func startSiteWith(t *testing.T, options girdersim.Options) *site {
+	t.Helper()
+	sim, err := girdersim.Start(options)
 	if err != nil {
 		t.Fatal(err)
 	}

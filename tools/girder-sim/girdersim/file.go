@@ -86,12 +86,15 @@ func (st *store) dropBytes(sum string) error {
 }
 
 // itemForFile is the item that a new file belongs to: the given one, or a new
-// one of the file's name in the given folder.
+// one of the file's name in the given folder. A job stands for itself.
 func (st *store) itemForFile(parentType, parentID, name, creator string) (string, error) {
 	if parentType == "item" {
 		if st.items.get(parentID) == nil {
 			return "", noSuch("item", parentID)
 		}
+		return parentID, nil
+	}
+	if parentType == jobParent {
 		return parentID, nil
 	}
 	in := st.folders.get(parentID)

@@ -123,7 +123,7 @@ func (q *request) findRoute(names []string) error {
 		method = http.MethodGet
 	}
 	for _, candidate := range routes[names[0]] {
-		if id, ok := candidate.match(method, names[1:]); ok {
+		if id, ok := candidate.match(method, names[1:]); ok && (!candidate.extra || q.options.Artifacts) {
 			q.route, q.id = candidate, id
 			return nil
 		}

@@ -23,6 +23,7 @@ type route struct {
 	scope   string // which scope a token needs to stand for its user; empty: ScopeUser
 	cookie  bool   // the token may come as a cookie
 	streams bool   // the handler does its own locking, others hold the store's lock
+	extra   bool   // only where the options ask for artifacts
 	handler func(*request) (any, error)
 }
 
@@ -44,6 +45,8 @@ var routes = byResource(
 	call(http.MethodPut, "job/:id", needsToken, "", updateJob),
 	call(http.MethodPut, "job/:id/cancel", needsUser, "", cancelJob),
 	call(http.MethodDelete, "job/:id", needsUser, "", deleteJob),
+	optional(stream(http.MethodPost, "job/:id/artifact", createArtifact), needsToken),
+	optional(get("job/:id/artifact", needsNothing, ScopeDataRead, listArtifacts), needsNothing),
 
 	get("folder", needsNothing, ScopeDataRead, listFolders),
 	get("folder/:id", needsNothing, ScopeDataRead, getFolder),
@@ -93,6 +96,12 @@ func download(path string, handler func(*request) (any, error)) *route {
 func stream(method, path string, handler func(*request) (any, error)) *route {
 	r := call(method, path, needsUser, ScopeDataWrite, handler)
 	r.streams = true
+	return r
+}
+
+// optional is a route that no release of Girder has.
+func optional(r *route, needs need) *route {
+	r.extra, r.needs = true, needs
 	return r
 }
 

@@ -25,6 +25,7 @@ type Options struct {
 	MinimumChunk int64          // least size of a chunk that is not the last; 0: 5 MiB
 	Latency      time.Duration  // added to every request
 	NoAssetstore bool           // refuse uploads like a Girder without an assetstore
+	Artifacts    bool           // files can be attached to jobs, which no release of Girder has
 	Log          zerolog.Logger // what goes wrong, and at debug level every request
 }
 
