@@ -47,7 +47,7 @@ func (w *work) clear(ctx context.Context, entry *journal.Entry) error {
 	if later && time.Since(entry.Began) < forgetAfter {
 		return errors.Join(err, entry.Close())
 	}
-	return errors.Join(err, entry.End())
+	return errors.Join(err, w.leave(entry))
 }
 
 // cancel throws away an upload that nobody goes on with.

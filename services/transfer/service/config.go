@@ -22,6 +22,9 @@ type Config struct {
 	// GirderPatience bounds the time without any progress, not the time of a transfer.
 	GirderPatience time.Duration `help:"Give a step up when Girder has not answered for so long." default:"10m"`
 
+	// ArtifactFallbackFolder is used by steps that attach an artifact to a job.
+	ArtifactFallbackFolder string `help:"Girder folder for job artifacts where Girder has no endpoint for them." placeholder:"ID"`
+
 	// OnReady is called once, when the service takes work.
 	OnReady func() `kong:"-"`
 }

@@ -16,6 +16,16 @@
 // Girder, an upload whose last answer nobody heard. The journal has one owner;
 // a second transfer in the same work folder waits for the first one's end.
 //
+// The step stream moves bytes through a named pipe while the container runs. Its
+// mark, steps/<step>.streaming, says that our end of the pipe is open: from then
+// on the container may start. The step finish says that the container has ended:
+// the streams of its attempt take what is left in their pipes and end. A stream is
+// moved by one process or not at all: where the mark is there and no result, and
+// nobody moves it, its mover is lost. Our end of its pipe stays open until the
+// result says done on disk, or else until the attempt's folder is gone: a
+// container never takes a part for the whole. An upload begins as one when all of
+// it is spooled; from then on it is gone on with like any other.
+//
 // The step hold keeps our ends of an attempt's named pipes open beside the
 // executor, until the attempt's folder is gone or its life has gone on. A
 // transfer that starts holds what the journal says before it does anything else.

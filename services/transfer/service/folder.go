@@ -35,6 +35,56 @@ func (f *folder) close() error { return f.root.Close() }
 
 func (f *folder) resultPath() string { return filepath.Join("steps", f.step+".json") }
 
+func (f *folder) markPath() string { return filepath.Join("steps", contracts.StreamingMark(f.step)) }
+
+// marked reports whether a stream has begun, in whatever process.
+func (f *folder) marked() (bool, error) {
+	_, err := f.root.Lstat(f.markPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for the mark of a stream: %w", err)
+	}
+	return true, nil
+}
+
+// setMark says, to stay, that a stream has begun: one that is begun anew after the
+// machine's crash would find an empty pipe, and take that for all of it.
+func (f *folder) setMark() error {
+	if err := f.replace(f.markPath(), nil, true); err != nil {
+		return fmt.Errorf("write the mark of a stream: %w", err)
+	}
+	return nil
+}
+
+// spoolPath is where an upload of a stream is until its size is known.
+func (f *folder) spoolPath() string { return spoolPath(f.step) }
+
+func spoolPath(step string) string { return filepath.Join("streams", step+".spool") }
+
+// openSpool makes the empty spool.
+func (f *folder) openSpool() (*os.File, error) {
+	if err := f.root.Mkdir("streams", 0o711); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	if err := f.dropSpool(); err != nil {
+		return nil, err
+	}
+	return f.root.OpenFile(f.spoolPath(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+}
+
+func (f *folder) syncSpool() error { return f.sync("streams") }
+
+// dropSpool gives the spool's room back.
+func (f *folder) dropSpool() error {
+	err := f.root.Remove(f.spoolPath())
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // result returns the result of a step that has ended, or nil.
 func (f *folder) result() (*contracts.StepResult, error) {
 	data, err := f.root.ReadFile(f.resultPath())
@@ -90,7 +140,12 @@ func (f *folder) replace(path string, data []byte, toStay bool) error {
 	if !toStay {
 		return nil
 	}
-	parent, err := f.root.Open("steps")
+	return f.sync("steps")
+}
+
+// sync makes the names in a folder stay.
+func (f *folder) sync(name string) error {
+	parent, err := f.root.Open(name)
 	if err != nil {
 		return err
 	}

@@ -132,7 +132,7 @@ func TestAttemptsDoNotUploadSideBySide(t *testing.T) {
 	first := b.stageOut("out-0", "out")
 	b.ask(first)
 	b.awaitRequest(uploadBegun)
-	second := laterAttempt(&scenario{bench: b, step: b.stageOut("out-1", "out")})
+	second := laterAttempt(&scenario{bench: b, step: b.stageOut("out-1", "out"), outputs: writeOutputs})
 	second.Path = "out/old"
 	b.ask(second)
 	b.awaitRequest(func(r girdersim.Request) bool { return r.Method == "DELETE" })

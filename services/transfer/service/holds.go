@@ -23,19 +23,42 @@ import (
 type holds struct {
 	workRoot string
 	journal  *journal.Journal
+	gone     func(*contracts.Step) // is told of steps whose attempt's folder is gone
 
 	mu    sync.Mutex
 	steps map[stepKey]*hold
 }
 
-// hold is the pipes of one step.
+// hold is the pipes of one step. A finish has none; it is held so that it is
+// known for as long as its attempt has a folder.
 type hold struct {
-	step *contracts.Step
-	open map[contracts.Pipe]io.Closer
+	step    *contracts.Step
+	open    map[contracts.Pipe]io.Closer
+	settled bool   // a stream whose result is there
+	said    string // why a pipe is not held
 }
 
-func newHolds(workRoot string, journal *journal.Journal) *holds {
-	return &holds{workRoot: workRoot, journal: journal, steps: map[stepKey]*hold{}}
+// holdsPipes reports whether steps of a kind are held.
+func holdsPipes(kind contracts.StepKind) bool {
+	return kind == contracts.StepHold || kind == contracts.StepStream || kind == contracts.StepFinish
+}
+
+// pipesOf are the pipes that a step keeps our end of.
+func pipesOf(step *contracts.Step) []contracts.Pipe {
+	if step.Stream == nil {
+		return step.Pipes
+	}
+	var pipes []contracts.Pipe
+	for _, end := range []contracts.RouteEnd{step.Stream.From, step.Stream.To} {
+		if end.Pipe != nil {
+			pipes = append(pipes, *end.Pipe)
+		}
+	}
+	return pipes
+}
+
+func newHolds(workRoot string, journal *journal.Journal, gone func(*contracts.Step)) *holds {
+	return &holds{workRoot: workRoot, journal: journal, gone: gone, steps: map[stepKey]*hold{}}
 }
 
 // take holds all pipes of a step, or none of them. Those that are held already
@@ -67,7 +90,7 @@ func (h *holds) again(ctx context.Context) error {
 	}
 	h.mu.Lock()
 	for _, step := range steps {
-		if step.Kind == contracts.StepHold {
+		if holdsPipes(step.Kind) {
 			h.steps[keyOf(step)] = &hold{step: step, open: map[contracts.Pipe]io.Closer{}}
 		}
 	}
@@ -82,20 +105,61 @@ func (h *holds) look(ctx context.Context) {
 	for _, step := range h.all() {
 		_, err := os.Stat(filepath.Join(h.workRoot, step.Folder))
 		if errors.Is(err, os.ErrNotExist) {
+			h.gone(step)
 			h.release(ctx, step)
 			continue
 		}
-		if err := h.retake(step); err != nil {
+		if err := h.retake(step); err != nil { // told once
 			zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(step.Job)).Int("attempt", step.Attempt).Msg("a named pipe is not held")
 		}
 	}
 }
 
+// retake holds what is not held, and returns why it cannot, unless it said so before.
 func (h *holds) retake(step *contracts.Step) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	held := h.steps[keyOf(step)]
+	if held == nil {
+		return nil
+	}
+	err, said := held.take(), held.said
+	held.said = ""
+	if err != nil {
+		held.said = err.Error()
+	}
+	if held.said == said {
+		return nil
+	}
+	return err
+}
+
+// settle says that a stream which is held has its result.
+func (h *holds) settle(step *contracts.Step) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if held := h.steps[keyOf(step)]; held != nil {
-		return held.take()
+		held.settled = true
+	}
+}
+
+// settled reports whether a step has nothing to be done but to be held.
+func (h *holds) settled(step *contracts.Step) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held := h.steps[keyOf(step)]
+	return held != nil && held.settled
+}
+
+// finish returns the step that says that the attempt's container has ended, nil
+// if that is not known.
+func (h *holds) finish(of *contracts.Step) *contracts.Step {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, held := range h.steps {
+		if held.step.Kind == contracts.StepFinish && held.step.Job == of.Job && held.step.Attempt == of.Attempt {
+			return held.step
+		}
 	}
 	return nil
 }
@@ -111,18 +175,21 @@ func (h *holds) all() []*contracts.Step {
 	return steps
 }
 
-// release lets the pipes of a step go, for good.
+// release lets the pipes of a step go, for good. A stream's entry stays: it may
+// have left an upload, and whoever clears that away ends it.
 func (h *holds) release(ctx context.Context, step *contracts.Step) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var err error
+	var err, findErr error
 	if held := h.steps[keyOf(step)]; held != nil {
 		err = held.close()
 		delete(h.steps, keyOf(step))
 	}
-	entry, findErr := h.journal.Find(step)
-	if entry != nil {
-		findErr = errors.Join(findErr, entry.End())
+	if step.Kind != contracts.StepStream {
+		var entry *journal.Entry
+		if entry, findErr = h.journal.Find(step); entry != nil {
+			findErr = errors.Join(findErr, entry.End())
+		}
 	}
 	log := zerolog.Ctx(ctx).With().Str("job", string(step.Job)).Int("attempt", step.Attempt).Logger()
 	if err := errors.Join(err, findErr); err != nil {
@@ -145,7 +212,7 @@ func (h *holds) close() {
 // take holds the pipes that are not held yet, as many as it can.
 func (h *hold) take() error {
 	var errs []error
-	for _, pipe := range h.step.Pipes {
+	for _, pipe := range pipesOf(h.step) {
 		if h.open[pipe] != nil {
 			continue
 		}
@@ -218,6 +285,11 @@ func (t *transfer) watchHolds(ctx context.Context) error {
 			t.holds.look(ctx)
 		case <-life.C:
 			for _, step := range t.holds.all() {
+				// The container of a stream must not see an end of file before it is
+				// gone, which its folder tells, and not the attempt's life.
+				if step.Kind != contracts.StepHold {
+					continue
+				}
 				if !t.releaseEnded(ctx, step) {
 					break // NATS is away, also for the others
 				}

@@ -118,19 +118,13 @@ func (w *work) moveKind(ctx context.Context, client *girder.Client) (*contracts.
 	switch w.step.Kind {
 	case contracts.StepStageIn:
 		staged, err := stage.In{
-			Source: client, File: girder.FileID(w.step.FileID), Volume: w.step.Volume, Filename: w.step.Filename,
+			Source: client, File: girder.FileID(w.step.FileID), Item: girder.ItemID(w.step.ItemID), Folder: girder.FolderID(w.step.FolderID),
+			Volume: w.step.Volume, Filename: w.step.Filename, FolderName: w.step.FolderName,
 			Retry: w.patience(), Progress: w.meter.progress, Memory: w.entry.Memory, Remember: w.entry.Remember, Log: *zerolog.Ctx(ctx),
 		}.Run(ctx)
 		return &contracts.StepResult{Path: staged.Path, Bytes: staged.Bytes}, err
 	case contracts.StepStageOut:
-		out := w.out(ctx)
-		out.Sink, out.Memory, out.Remember, out.Allowed = client, w.entry.Memory, w.entry.Remember, w.allowed
-		sent, err := out.Run(ctx)
-		result := &contracts.StepResult{Files: sent}
-		for _, file := range sent {
-			result.Bytes += file.Size
-		}
-		return result, err
+		return w.stageOut(ctx, client)
 	}
 	return &contracts.StepResult{}, &taskFault{fmt.Errorf("this transfer does not know the step kind %q", w.step.Kind)}
 }
@@ -139,8 +133,55 @@ func (w *work) patience() girder.Retry { return girder.Retry{Total: w.cfg.Girder
 
 func (w *work) out(ctx context.Context) stage.Out {
 	return stage.Out{
-		Item: girder.ItemID(w.step.ItemID), Volume: w.step.Volume, Path: w.step.Path,
-		Reference: w.step.Reference, MustExist: w.step.MustExist,
+		Item: girder.ItemID(w.step.ItemID), Folder: girder.FolderID(w.step.FolderID), Volume: w.step.Volume, Path: w.step.Path,
+		Name: w.step.Name, Reference: w.step.Reference, MustExist: w.step.MustExist,
 		Retry: w.patience(), Progress: w.meter.progress, Log: *zerolog.Ctx(ctx),
 	}
+}
+
+// stageOut puts files into Girder.
+func (w *work) stageOut(ctx context.Context, client *girder.Client) (*contracts.StepResult, error) {
+	said := new(warnings)
+	out := w.out(ctx)
+	out.Sink, out.Memory, out.Remember, out.Allowed, out.Warn = client, w.entry.Memory, w.entry.Remember, w.allowed, said.add
+	if w.step.Artifact {
+		return w.attach(ctx, client, out, said)
+	}
+	if err := w.before(ctx, &out); err != nil {
+		return &contracts.StepResult{}, err
+	}
+	sent, err := out.Run(ctx)
+	return sentResult(sent, said), err
+}
+
+func sentResult(sent []contracts.GirderSent, said *warnings) *contracts.StepResult {
+	result := &contracts.StepResult{Files: sent, Warnings: said.all()}
+	for _, file := range sent {
+		result.Bytes += file.Size
+	}
+	return result
+}
+
+// mostWarnings is how many warnings of one step are told, of what may be thousands.
+const mostWarnings = 20
+
+// warnings are those of one step.
+type warnings struct {
+	told []string
+	more int
+}
+
+func (w *warnings) add(text string) {
+	if len(w.told) == mostWarnings {
+		w.more++
+		return
+	}
+	w.told = append(w.told, text)
+}
+
+func (w *warnings) all() []string {
+	if w.more == 0 {
+		return w.told
+	}
+	return append(w.told, fmt.Sprintf("… and %d more like these", w.more))
 }

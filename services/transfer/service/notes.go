@@ -68,6 +68,12 @@ func (m *meter) progress(what string, bytes, total int64) {
 	}
 }
 
+// ready says that the step has begun, at once.
+func (m *meter) ready(what string, total int64) {
+	m.sent = time.Time{}
+	m.progress(what, 0, total)
+}
+
 // done says that the step's result is there.
 func (m *meter) done(result *contracts.StepResult) {
 	m.note.Done, m.note.Error = true, result.Message

@@ -75,6 +75,15 @@ func (r *running) has(key stepKey) bool {
 	return runs
 }
 
+// drop ends the context of one step.
+func (r *running) drop(key stepKey, why error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if step, runs := r.steps[key]; runs {
+		step.cancel(why)
+	}
+}
+
 // abort ends the contexts of a job's steps.
 func (r *running) abort(job contracts.JobID, why error) {
 	r.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -49,6 +50,7 @@ type transfer struct {
 	running  *running
 	slots    chan struct{} // one for each step at work
 	holds    *holds
+	movers   *movers
 	unstored *unstored
 	notes    *notes
 	health   *telemetry.Health
@@ -64,6 +66,9 @@ func run(ctx context.Context, cfg Config, rhythm rhythm) error {
 	if err != nil {
 		return err
 	}
+	if cfg.WorkRoot, err = filepath.EvalSymlinks(cfg.WorkRoot); err != nil { // later no link is followed
+		return fmt.Errorf("work folder: %w", err)
+	}
 	shared, err := girder.NewHTTPClient(girder.Verify{})
 	if err != nil {
 		return err
@@ -73,7 +78,7 @@ func run(ctx context.Context, cfg Config, rhythm rhythm) error {
 	ctx = log.WithContext(ctx)
 	t := &transfer{
 		cfg: cfg, rhythm: rhythm, node: id, http: shared, running: newRunning(), slots: make(chan struct{}, cfg.Concurrency),
-		unstored: newUnstored(), health: telemetry.NewHealth(), started: time.Now().UTC(),
+		unstored: newUnstored(), movers: newMovers(), health: telemetry.NewHealth(), started: time.Now().UTC(),
 	}
 	t.health.Register("nats", func(context.Context) error { return errors.New("not connected yet") })
 	t.health.Register("journal", func(context.Context) error { return errors.New("another transfer works in the work folder") })
@@ -98,7 +103,7 @@ func (t *transfer) begin(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, t.journal.Close()) }()
 	t.health.Register("journal", func(context.Context) error { return nil })
 
-	t.holds = newHolds(t.cfg.WorkRoot, t.journal)
+	t.holds = newHolds(t.cfg.WorkRoot, t.journal, func(step *contracts.Step) { t.running.drop(keyOf(step), errNotCurrent) })
 	defer t.holds.close()
 	if err := t.holds.again(ctx); err != nil {
 		return err

@@ -103,7 +103,7 @@ func TestPermanentErrorsAreFailures(t *testing.T) {
 		"missing":  {b.stageIn("missing", "5f0c00000000000000000001"), "Invalid file id"},
 		"lost":     {b.stageIn("lost", lost), "does not exist"},
 		"leaves":   {b.stageIn("leaves", present), "leaves its volume"},
-		"link":     {b.stageOut("link", "etc/passwd"), "leaves its volume"},
+		"link":     {b.stageOut("link", "etc/passwd"), "etc is a symbolic link"},
 		"absent":   {b.stageOut("absent", "nothing/here"), "no such file"},
 		"no-item":  {b.stageOut("no-item", "r"), "Invalid item id"},
 		"no-token": {b.stageIn("no-token", present), "secret"},

@@ -62,8 +62,14 @@ type bench struct {
 
 func setup(t *testing.T) *bench {
 	t.Helper()
+	return setupWith(t, girdersim.Options{})
+}
+
+// setupWith is setup with a Girder of some kind.
+func setupWith(t *testing.T, girder girdersim.Options) *bench {
+	t.Helper()
 	b := &bench{t: t, nats: natstest.Start(t), root: t.TempDir(), notes: make(chan contracts.TransferNote, 10000)}
-	b.startGirder()
+	b.startGirder(girder)
 	var err error
 	if b.node, err = node.Open(b.root); err != nil {
 		t.Fatal(err)
@@ -94,9 +100,9 @@ func setup(t *testing.T) *bench {
 	return b
 }
 
-func (b *bench) startGirder() {
+func (b *bench) startGirder(options girdersim.Options) {
 	b.t.Helper()
-	sim, err := girdersim.Start(girdersim.Options{})
+	sim, err := girdersim.Start(options)
 	if err != nil {
 		b.t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
 	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stream"
 )
 
 // handle does one step that an executor asked for. An error brings the message
@@ -51,8 +52,13 @@ func (t *transfer) take(ctx context.Context, step *contracts.Step) error {
 		return err
 	}
 	defer folder.close()
-	if step.Kind == contracts.StepHold {
+	switch step.Kind {
+	case contracts.StepHold:
 		return t.hold(ctx, step, folder)
+	case contracts.StepFinish:
+		return t.finish(ctx, step, folder)
+	case contracts.StepStream:
+		return work.stream(ctx, inside, folder)
 	}
 	return work.answer(ctx, inside, folder)
 }
@@ -71,6 +77,12 @@ func (t *transfer) decode(subject string, data []byte) (*contracts.Step, error) 
 	}
 	if !filepath.IsLocal(step.Folder) {
 		return nil, fmt.Errorf("the attempt's folder %q is not in the work folder", step.Folder)
+	}
+	if route := step.Stream; route != nil { // one of its ends has the access to Girder
+		step.Girder = route.From.Girder
+		if route.From.FileID == "" {
+			step.Girder = route.To.Girder
+		}
 	}
 	return step, nil
 }
@@ -158,6 +170,9 @@ func (w *work) do(ctx context.Context) (*contracts.StepResult, error) {
 	if err == nil {
 		result, err = w.move(ctx, client)
 	}
+	if w.step.Artifact && context.Cause(ctx) == nil {
+		err = w.excuse(result, err)
+	}
 	if aborted := context.Cause(ctx); aborted != nil && err != nil {
 		err = aborted
 	}
@@ -165,13 +180,18 @@ func (w *work) do(ctx context.Context) (*contracts.StepResult, error) {
 	if errors.As(err, &outage) || errors.Is(err, errNotCurrent) || errors.Is(err, stage.ErrSuspended) {
 		return nil, err
 	}
+	return w.ended(ctx, began, result, err), nil
+}
+
+// ended completes the result of a step that ended with an error, or without.
+func (w *work) ended(ctx context.Context, began time.Time, result *contracts.StepResult, err error) *contracts.StepResult {
 	result.Version, result.Step, result.Ended = contracts.Version, w.step.Step, time.Now().UTC()
 	result.Outcome, result.Message = outcome(err)
 	result.Message += w.hint(err)
 	logger := zerolog.Ctx(ctx)
 	logger.Info().Str("outcome", string(result.Outcome)).Str("message", result.Message).Int64("bytes", result.Bytes).
 		Dur("took", time.Since(began)).Str("kind", string(w.step.Kind)).Msg("step ended")
-	return result, nil
+	return result
 }
 
 // outcome tells whose fault the end of a step is.
@@ -182,7 +202,7 @@ func outcome(err error) (contracts.StepOutcome, string) {
 		return contracts.StepDone, ""
 	case errors.Is(err, errAborted):
 		return contracts.StepAborted, err.Error()
-	case stage.IsFailure(err), errors.As(err, &refused):
+	case stage.IsFailure(err), stream.IsFailure(err), errors.As(err, &refused):
 		return contracts.StepFailure, err.Error()
 	}
 	return contracts.StepInfrastructure, err.Error()
@@ -194,7 +214,7 @@ func (w *work) hint(err error) string {
 		return ""
 	}
 	scope := "core.data.read"
-	if w.step.Kind == contracts.StepStageOut {
+	if w.step.Kind == contracts.StepStageOut || isUpload(w.step) {
 		scope = "core.data.write"
 	}
 	field := "girder.token"

@@ -25,7 +25,7 @@ func (t *transfer) sweep(ctx context.Context) error {
 			zerolog.Ctx(ctx).Warn().Err(err).Msg("steps that were begun are not known")
 		}
 		for _, step := range steps {
-			if step.Kind == contracts.StepHold || t.running.has(keyOf(step)) {
+			if step.Kind == contracts.StepHold || step.Kind == contracts.StepFinish || t.holds.settled(step) || t.running.has(keyOf(step)) {
 				continue
 			}
 			swept.Go(func() {

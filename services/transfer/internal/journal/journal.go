@@ -65,7 +65,7 @@ func Open(ctx context.Context, workRoot string, waiting func()) (*Journal, error
 
 // dropUnbegun removes the entries of which a process wrote less than a line.
 func (j *Journal) dropUnbegun() error {
-	names, err := j.names()
+	names, err := namesIn(j.root)
 	for _, name := range names {
 		data, readErr := j.root.ReadFile(name)
 		if readErr == nil && !bytes.Contains(data, []byte("\n")) {
@@ -74,15 +74,6 @@ func (j *Journal) dropUnbegun() error {
 		err = errors.Join(err, readErr)
 	}
 	return err
-}
-
-func (j *Journal) names() ([]string, error) {
-	folder, err := j.root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	names, err := folder.Readdirnames(-1)
-	return names, errors.Join(err, folder.Close())
 }
 
 func takeLock(ctx context.Context, path string, waiting func()) (*os.File, error) {
@@ -120,6 +111,9 @@ type Entry struct {
 	Step   *contracts.Step
 	Memory stage.Memory
 	Began  time.Time
+	// Spooled says that all that a container wrote into the step's pipe is in
+	// its spool: what remains is an upload like any other.
+	Spooled bool
 
 	root *os.Root
 	file *os.File
@@ -134,7 +128,7 @@ func nameOf(step *contracts.Step) string {
 // written meanwhile. One whose first line was cut short is left out; nothing
 // was done for it yet.
 func (j *Journal) Steps() ([]*contracts.Step, error) {
-	names, err := j.names()
+	names, err := namesIn(j.root)
 	if err != nil {
 		return nil, fmt.Errorf("list the journal of steps: %w", err)
 	}
@@ -237,12 +231,31 @@ func (e *Entry) take(line []byte) bool {
 		e.Step = step
 		return true
 	}
-	var note stage.Note
+	var note noteLine
 	if json.Unmarshal(line, &note) != nil {
 		return false
 	}
-	e.Memory.Add(note)
+	e.Memory.Add(note.Note)
+	e.Spooled = e.Spooled || note.Spooled
 	return true
+}
+
+// noteLine is what each line but the first may say.
+type noteLine struct {
+	stage.Note
+	Spooled bool `json:"spooled,omitzero"`
+}
+
+// RememberSpooled notes that the spool is complete.
+func (e *Entry) RememberSpooled() error {
+	if err := e.write(noteLine{Spooled: true}); err != nil {
+		return err
+	}
+	e.Spooled = true
+	if err := e.file.Sync(); err != nil {
+		return fmt.Errorf("note of step %s: %w", e.name, err)
+	}
+	return nil
 }
 
 // Remember is a [stage.Remember].
@@ -251,10 +264,10 @@ func (e *Entry) Remember(note stage.Note) error {
 		return err
 	}
 	e.Memory.Add(note)
-	if note.Pending == nil {
+	if note.Pending == nil && note.Begun == nil {
 		return nil
 	}
-	// Nobody else knows the upload: it has to outlive the machine's crash.
+	// Nobody else knows what is on its way: it has to outlive the machine's crash.
 	if err := e.file.Sync(); err != nil {
 		return fmt.Errorf("note of step %s: %w", e.name, err)
 	}

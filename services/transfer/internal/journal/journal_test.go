@@ -176,3 +176,25 @@ func TestOneProcessAtATime(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSpooledIsRemembered beside what an upload notes.
+func TestSpooledIsRemembered(t *testing.T) {
+	t.Parallel()
+	j := open(t, t.TempDir())
+	step := &contracts.Step{Job: "j", Attempt: 1, Step: "stream-0", Kind: contracts.StepStream, Stream: &contracts.Route{Field: "docker.args[0]"}}
+	entry, err := j.Begin(step)
+	if err != nil || entry.Spooled {
+		t.Fatal(entry, err)
+	}
+	err = errors.Join(entry.RememberSpooled(), entry.Remember(stage.Note{Pending: &stage.Pending{ID: "u"}}), entry.Close())
+	if err != nil || !entry.Spooled {
+		t.Fatal(entry, err)
+	}
+	again, err := j.Find(step)
+	if err != nil || again == nil || !again.Spooled || again.Memory.Pending == nil || again.Memory.Pending.ID != "u" || again.Step.Stream.Field != "docker.args[0]" {
+		t.Fatalf("%+v %v", again, err)
+	}
+	if err := again.End(); err != nil {
+		t.Error(err)
+	}
+}

@@ -25,7 +25,7 @@ func (c *content) chunk(offset, length int64, moved func(int64)) io.Reader {
 	return &chunk{content: c, at: offset, end: offset + length, moved: moved}
 }
 
-// checksum is that of the file, once all of it was read, and else empty.
+// checksum is that of what was hashed: of the file, after hashTo its size.
 func (c *content) checksum() string { return hex.EncodeToString(c.sum.Sum(nil)) }
 
 // hashTo hashes what comes before an offset without anybody reading it.

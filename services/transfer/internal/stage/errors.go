@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
+	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
 var (
@@ -15,7 +16,9 @@ var (
 	// ErrMissing means that there is nothing at an output's path.
 	ErrMissing = errors.New("there is no such file on the volume")
 	// ErrNotRegular refuses what is neither a file nor a folder.
-	ErrNotRegular = errors.New("neither a file nor a folder")
+	ErrNotRegular = volume.ErrKind
+	// ErrVanished means that a file of a folder was removed while the folder was uploaded.
+	ErrVanished = errors.New("the file vanished while it was uploaded")
 	// ErrBadName refuses a path that this node's file system cannot have.
 	ErrBadName = errors.New("not a possible name for a file")
 	// ErrInTheWay means that a staged-in file cannot have its name because of what is there already.
@@ -28,6 +31,8 @@ var (
 	ErrChecksum = errors.New("the bytes that Girder sends do not match its checksum")
 	// ErrOtherBytes means that Girder has other bytes of an upload than were sent, again and again.
 	ErrOtherBytes = errors.New("girder has other bytes than were sent")
+	// ErrDenied means that this process may not read an output, or write where a file should go.
+	ErrDenied = errors.New("transfer has no permission for it on this node; files and folders have to be open to every user")
 	// ErrUnservable means that Girder fails to send a file because of its name.
 	ErrUnservable = errors.New("girder cannot send a file whose name has one of these characters, rename it: " + unservable)
 	// ErrChanged means that a file changed while it was uploaded.
@@ -38,7 +43,7 @@ var (
 // token that the task brought. Every other error may go away without a change
 // of the task.
 func IsFailure(err error) bool {
-	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrInTheWay, ErrUnservable, ErrChanged} {
+	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrInTheWay, ErrDenied, ErrUnservable, ErrChanged, ErrVanished, volume.ErrSymlink, volume.ErrPath} {
 		if errors.Is(err, own) {
 			return true
 		}
@@ -46,6 +51,14 @@ func IsFailure(err error) bool {
 	var refusal *girder.Error
 	var id *girder.BadIDError
 	return errors.As(err, &id) || errors.As(err, &refusal) && !girder.IsTemporary(err)
+}
+
+// about says what an error is about, unless there is none.
+func about(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // onVolume names the class of an error of the file system. What an os.Root
@@ -58,8 +71,8 @@ func onVolume(path string, err error) error {
 	)
 	class := error(nil)
 	switch {
-	case err == nil:
-		return nil
+	case err == nil, errors.Is(err, volume.ErrSymlink), errors.Is(err, volume.ErrKind), errors.Is(err, volume.ErrPath):
+		return err // which names the path
 	case errors.As(err, &number):
 		class = classes[number]
 	case errors.As(err, &where), errors.As(err, &link):
@@ -84,6 +97,8 @@ func onPlace(path string, err error) error {
 var classes = map[syscall.Errno]error{
 	syscall.ENOSPC:       ErrNoSpace,
 	syscall.EDQUOT:       ErrNoSpace,
+	syscall.EACCES:       ErrDenied,
+	syscall.EPERM:        ErrDenied,
 	syscall.ENOENT:       ErrMissing,
 	syscall.ENOTDIR:      ErrMissing,
 	syscall.ELOOP:        ErrLeavesVolume,

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,8 @@ type fakeGirder struct {
 	uploads map[girder.UploadID]*fakeUpload
 	made    int
 	spoil   int // uploads that end up with other bytes
+	tree    fakeTree
+	shelves map[girder.FolderID]*shelf
 	hook    func(request string) error
 	asked   []string
 }
@@ -53,14 +56,21 @@ type fakeFile struct {
 }
 
 type fakeUpload struct {
-	into *fakeFile // nil: a new file
-	name string
-	mime string
-	size int64
-	data bytes.Buffer
+	into   *fakeFile       // nil: a new file
+	folder girder.FolderID // empty: in the item
+	name   string
+	mime   string
+	size   int64
+	data   bytes.Buffer
 }
 
-func newFake() *fakeGirder { return &fakeGirder{uploads: map[girder.UploadID]*fakeUpload{}} }
+func newFake() *fakeGirder {
+	return &fakeGirder{uploads: map[girder.UploadID]*fakeUpload{}, shelves: map[girder.FolderID]*shelf{}, tree: fakeTree{
+		folders: map[girder.FolderID]girder.Folder{}, items: map[girder.ItemID]girder.Item{},
+		foldersOf: map[girder.FolderID][]girder.Folder{}, itemsOf: map[girder.FolderID][]girder.Item{},
+		filesOf: map[girder.ItemID][]girder.File{}, contents: map[girder.FileID][]byte{},
+	}}
+}
 
 func (f *fakeGirder) offers(name string, data []byte) girder.FileID {
 	f.doc = girder.File{ID: "f1", Name: name, Size: size(len(data))}
@@ -102,19 +112,114 @@ func (f *fakeGirder) count(request string) int {
 }
 
 func (f *fakeGirder) GetFile(_ context.Context, id girder.FileID) (girder.File, error) {
+	doc := f.doc
 	err := f.request("get", func() error {
+		for _, file := range f.everyFile() {
+			if file.doc.ID == id {
+				doc = file.doc
+				return nil
+			}
+		}
 		if id != f.doc.ID {
 			return &girder.Error{Status: 400, Message: "Invalid file id (" + string(id) + ")."}
 		}
 		return nil
 	})
-	return f.doc, err
+	return doc, err
 }
 
-func (f *fakeGirder) DownloadFile(_ context.Context, _ girder.FileID, offset int64) (*girder.Download, error) {
+func (f *fakeGirder) GetItem(_ context.Context, id girder.ItemID) (doc girder.Item, err error) {
+	err = f.request("get item", func() error {
+		doc = f.tree.items[id]
+		for _, on := range f.shelves {
+			for _, item := range on.items {
+				if item.doc.ID == id {
+					doc = item.doc
+				}
+			}
+		}
+		return nil
+	})
+	return doc, err
+}
+
+func (f *fakeGirder) GetFolder(_ context.Context, id girder.FolderID) (doc girder.Folder, err error) {
+	err = f.request("get folder", func() error { doc = f.tree.folders[id]; return nil })
+	return doc, err
+}
+
+func (f *fakeGirder) FilesPage(_ context.Context, id girder.ItemID, offset int) (page []girder.File, err error) {
+	err = f.request(fmt.Sprint("files ", offset), func() error {
+		page = pageOf(f.tree.filesOf[id], offset)
+		for _, file := range f.everyFile() {
+			if file.doc.ItemID == id {
+				page = append(page, file.doc)
+			}
+		}
+		return nil
+	})
+	return page, err
+}
+
+func (f *fakeGirder) ItemsPage(_ context.Context, id girder.FolderID, offset int) (page []girder.Item, err error) {
+	err = f.request(fmt.Sprint("items ", offset), func() error { page = pageOf(f.tree.itemsOf[id], offset); return nil })
+	return page, err
+}
+
+func (f *fakeGirder) FoldersPage(_ context.Context, id girder.FolderID, offset int) (page []girder.Folder, err error) {
+	err = f.request(fmt.Sprint("folders ", offset), func() error { page = pageOf(f.tree.foldersOf[id], offset); return nil })
+	return page, err
+}
+
+func pageOf[T any](all []T, offset int) []T {
+	all = all[min(offset, len(all)):]
+	return all[:min(girder.PageSize, len(all))]
+}
+
+// fakeTree is folders and items with files to download.
+type fakeTree struct {
+	folders   map[girder.FolderID]girder.Folder
+	items     map[girder.ItemID]girder.Item
+	foldersOf map[girder.FolderID][]girder.Folder
+	itemsOf   map[girder.FolderID][]girder.Item
+	filesOf   map[girder.ItemID][]girder.File
+	contents  map[girder.FileID][]byte
+}
+
+// folder adds a folder, to another or to none.
+func (f *fakeGirder) folder(in girder.FolderID, name string) girder.FolderID {
+	doc := girder.Folder{ID: girder.FolderID(fmt.Sprint("folder", len(f.tree.folders))), Name: name}
+	f.tree.folders[doc.ID] = doc
+	f.tree.foldersOf[in] = append(f.tree.foldersOf[in], doc)
+	return doc.ID
+}
+
+// add adds an item with files: pairs of name and content.
+func (f *fakeGirder) add(in girder.FolderID, name string, files ...string) girder.ItemID {
+	doc := girder.Item{ID: girder.ItemID(fmt.Sprint("item", len(f.tree.items))), Name: name}
+	f.tree.items[doc.ID] = doc
+	f.tree.itemsOf[in] = append(f.tree.itemsOf[in], doc)
+	for i := 0; i < len(files); i += 2 {
+		id := girder.FileID(fmt.Sprint("f-", len(f.tree.contents)))
+		f.tree.contents[id] = []byte(files[i+1])
+		f.tree.filesOf[doc.ID] = append(f.tree.filesOf[doc.ID], girder.File{ID: id, Name: files[i], Size: size(len(files[i+1]))})
+	}
+	return doc.ID
+}
+
+func (f *fakeGirder) DownloadFile(_ context.Context, id girder.FileID, offset int64) (*girder.Download, error) {
 	var body io.Reader
+	data := f.data
+	if content, ok := f.tree.contents[id]; ok {
+		data = content
+	}
+	for _, file := range f.everyFile() {
+		if file.doc.ID == id {
+			data = file.data
+		}
+	}
 	err := f.request(fmt.Sprint("download ", offset), func() error {
-		rest := f.data[offset:]
+		rest := data[offset:]
 		body = bytes.NewReader(rest)
 		if f.pieces > 0 && f.pieces < len(rest) {
 			body = io.MultiReader(bytes.NewReader(rest[:f.pieces]), broken{f.quiet})
@@ -124,7 +229,7 @@ func (f *fakeGirder) DownloadFile(_ context.Context, _ girder.FileID, offset int
 	if err != nil {
 		return nil, err
 	}
-	total := int64(len(f.data))
+	total := int64(len(data))
 	if f.unsized {
 		total = -1
 	}
@@ -162,15 +267,110 @@ func (f *fakeGirder) ListItemFiles(context.Context, girder.ItemID) iter.Seq2[gir
 
 func (f *fakeGirder) StartUpload(_ context.Context, n girder.NewFile) (up girder.Upload, err error) {
 	err = f.request("start", func() error {
-		up = f.begin(&fakeUpload{name: n.Name, mime: n.MIMEType, size: n.Size})
+		u := &fakeUpload{name: n.Name, mime: n.MIMEType, size: n.Size}
+		for id := range f.shelves {
+			if n.Parent == girder.InFolder(id) {
+				u.folder = id
+			}
+		}
+		up = f.begin(u)
 		return nil
 	})
 	return up, err
 }
 
+// shelf is a folder that takes files, each as an item of its own.
+type shelf struct {
+	parent girder.FolderID
+	name   string
+	items  []*shelved // oldest first
+}
+
+type shelved struct {
+	doc  girder.Item
+	file *fakeFile
+}
+
+// put makes the item of a new file.
+func (f *fakeGirder) put(into girder.FolderID, file *fakeFile) {
+	on := f.shelves[into]
+	name := file.doc.Name
+	for n := 1; slices.ContainsFunc(on.items, func(i *shelved) bool { return i.doc.Name == name }); n++ {
+		name = fmt.Sprintf("%s (%d)", file.doc.Name, n)
+	}
+	f.made++
+	created := time.UnixMilli(int64(f.made)).UTC().Format(time.RFC3339Nano)
+	doc := girder.Item{ID: girder.ItemID(fmt.Sprint("item", f.made)), Name: name, FolderID: into, Created: created}
+	file.doc.ItemID = doc.ID
+	on.items = append(on.items, &shelved{doc, file})
+}
+
+// shelve makes a folder that takes files.
+func (f *fakeGirder) shelve(parent girder.FolderID, name string) girder.FolderID {
+	f.made++
+	id := girder.FolderID(fmt.Sprint("shelf", f.made))
+	f.shelves[id] = &shelf{parent: parent, name: name}
+	return id
+}
+
+// shelvedIn lists what a folder has: files by the path of their item.
+func (f *fakeGirder) shelvedIn(id girder.FolderID) map[string]string {
+	found := map[string]string{}
+	for _, item := range f.shelves[id].items {
+		found[item.doc.Name] = string(item.file.data)
+	}
+	for sub, on := range f.shelves {
+		if on.parent != id {
+			continue
+		}
+		found[on.name+"/"] = ""
+		for path, content := range f.shelvedIn(sub) {
+			found[on.name+"/"+path] = content
+		}
+	}
+	return found
+}
+
+func (f *fakeGirder) CreateFolder(_ context.Context, parent girder.FolderID, name string, reuse bool) (doc girder.Folder, err error) {
+	err = f.request("create folder", func() error {
+		for id, on := range f.shelves {
+			if on.parent == parent && on.name == name && reuse {
+				doc = girder.Folder{ID: id, Name: name}
+				return nil
+			}
+		}
+		doc = girder.Folder{ID: f.shelve(parent, name), Name: name}
+		return nil
+	})
+	return doc, err
+}
+
+func (f *fakeGirder) NewestItems(_ context.Context, id girder.FolderID, offset int) (page []girder.Item, err error) {
+	err = f.request("newest", func() error {
+		var all []girder.Item
+		for _, item := range slices.Backward(f.shelves[id].items) {
+			all = append(all, item.doc)
+		}
+		page = pageOf(all, offset)
+		return nil
+	})
+	return page, err
+}
+
+// everyFile goes through the files that were uploaded.
+func (f *fakeGirder) everyFile() []*fakeFile {
+	all := slices.Clone(f.item)
+	for _, on := range f.shelves {
+		for _, item := range on.items {
+			all = append(all, item.file)
+		}
+	}
+	return all
+}
+
 func (f *fakeGirder) ReplaceContents(_ context.Context, id girder.FileID, size int64, _ string) (up girder.Upload, err error) {
 	err = f.request("replace", func() error {
-		for _, file := range f.item {
+		for _, file := range f.everyFile() {
 			if file.doc.ID == id {
 				up = f.begin(&fakeUpload{into: file, name: file.doc.Name, size: size})
 				return nil
@@ -195,7 +395,11 @@ func (f *fakeGirder) finish(u *fakeUpload) *girder.File {
 	f.made++
 	if u.into == nil {
 		u.into = &fakeFile{doc: girder.File{ID: girder.FileID(fmt.Sprint("file", f.made)), ItemID: "item", Name: u.name, MIMEType: u.mime}}
-		f.item = append(f.item, u.into)
+		if u.folder != "" {
+			f.put(u.folder, u.into)
+		} else {
+			f.item = append(f.item, u.into)
+		}
 	}
 	u.into.data = bytes.Clone(u.data.Bytes())
 	if f.spoil > 0 {

@@ -261,6 +261,16 @@ func TestStageInOnAFullVolume(t *testing.T) {
 	}
 }
 
+func TestFilesThatOnlyOthersMayReadAreTheTasksFault(t *testing.T) {
+	t.Parallel()
+	for _, number := range []syscall.Errno{syscall.EACCES, syscall.EPERM} {
+		err := onVolume("out/r.bin", &os.PathError{Op: "open", Path: "out/r.bin", Err: number})
+		if !errors.Is(err, ErrDenied) || !IsFailure(err) || !strings.Contains(err.Error(), "out/r.bin") {
+			t.Errorf("%v: %v", number, err)
+		}
+	}
+}
+
 func TestLocalNames(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("ä", 200)

@@ -4,10 +4,12 @@ import (
 	"errors"
 	"os"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/girder"
+	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
 // ErrSuspended is the cause of a context that ends because this process does:
@@ -18,9 +20,15 @@ var ErrSuspended = errors.New("suspended, to be continued")
 // Memory is what is known of the runs of a step that did not come to their
 // end. The zero value is that of a step which begins.
 type Memory struct {
-	Partial *Partial        // a download
-	Pending *Pending        // an upload
-	Sent    map[string]Sent // files that are in the item, by path
+	Partials map[string]Partial // downloads, by path
+	Pending  *Pending           // an upload
+	Begun    *Begun             // a request without an upload
+	Attached *Attached          // what the job had before the first artifact
+	Sent     map[string]Sent    // files that are in Girder, by path
+	Targets  map[string]Target  // the folders of Girder that they are in, by path
+	// Earlier is what attempts of the job that ended before this one knew, the
+	// latest first. It is no part of a note.
+	Earlier []Memory
 }
 
 // Note is one thing to remember. It has to be on disk before the work goes on.
@@ -29,6 +37,9 @@ type Note struct {
 	Pending  *Pending        `json:"pending,omitempty"`
 	Canceled girder.UploadID `json:"canceled,omitempty"`
 	Sent     *Sent           `json:"sent,omitempty"`
+	Begun    *Begun          `json:"begun,omitempty"`
+	Attached *Attached       `json:"attached,omitempty"`
+	Target   *Target         `json:"target,omitempty"`
 }
 
 // Partial is a download under a temporary name.
@@ -50,12 +61,41 @@ type Pending struct {
 	Path  string          `json:"path"`
 	Local Local           `json:"local"`
 	ID    girder.UploadID `json:"id"`
-	// OldID and OldCreated are of the file of that name that was in the item.
+	// SHA512 is the whole file's. It is noted before the last chunk is sent to a
+	// folder, where nothing else tells our file from one of the same name and size.
+	SHA512 string `json:"sha512,omitempty"`
+	// OldID and OldCreated are of the file that was there and gets new contents.
 	OldID      girder.FileID `json:"old_id,omitempty"`
 	OldCreated string        `json:"old_created,omitempty"`
 }
 
-// Sent is a file that is in the item.
+// Begun is a request that makes a file appear in Girder without an upload that
+// Girder could be asked about: an empty file, or an artifact.
+type Begun struct {
+	Path  string `json:"path"`
+	Local Local  `json:"local"`
+	// OldID and OldCreated are as in [Pending].
+	OldID      girder.FileID `json:"old_id,omitempty"`
+	OldCreated string        `json:"old_created,omitempty"`
+}
+
+// Attached is the files that were attached to a job before: of the same name and
+// size, only another one can be ours.
+type Attached struct {
+	IDs []girder.FileID `json:"ids"`
+}
+
+// Target is a folder of Girder that files go to.
+type Target struct {
+	Path string          `json:"path"` // on the volume
+	ID   girder.FolderID `json:"id"`
+	// Newest is the youngest item that was in the folder before, and Created
+	// when it came there: what an upload of ours left is younger.
+	Newest  girder.ItemID `json:"newest,omitempty"`
+	Created string        `json:"created,omitempty"`
+}
+
+// Sent is a file that is in Girder.
 type Sent struct {
 	Path  string               `json:"path"`
 	Local Local                `json:"local"`
@@ -80,7 +120,16 @@ func localOf(info os.FileInfo) Local {
 // Add takes in a note.
 func (m *Memory) Add(n Note) {
 	if n.Partial != nil {
-		m.Partial = n.Partial
+		keep(&m.Partials, n.Partial.Path, *n.Partial)
+	}
+	if n.Target != nil {
+		keep(&m.Targets, n.Target.Path, *n.Target)
+	}
+	if n.Attached != nil {
+		m.Attached = n.Attached
+	}
+	if n.Begun != nil {
+		m.Begun = n.Begun
 	}
 	if n.Pending != nil {
 		m.Pending = n.Pending
@@ -91,13 +140,32 @@ func (m *Memory) Add(n Note) {
 	if n.Sent == nil {
 		return
 	}
-	if m.Sent == nil {
-		m.Sent = map[string]Sent{}
-	}
-	m.Sent[n.Sent.Path] = *n.Sent
+	keep(&m.Sent, n.Sent.Path, *n.Sent)
 	if m.Pending != nil && m.Pending.Path == n.Sent.Path {
 		m.Pending = nil
 	}
+	if m.Begun != nil && m.Begun.Path == n.Sent.Path {
+		m.Begun = nil
+	}
+}
+
+// unknown returns the size and the checksum of the file at a path of which it is
+// not known whether it came into its folder.
+func (m *Memory) unknown(path string) (size int64, checksum string, ok bool) {
+	switch {
+	case m.Pending != nil && m.Pending.Path == path:
+		return m.Pending.Local.Size, m.Pending.SHA512, m.Pending.SHA512 != "" // or its last chunk was never sent
+	case m.Begun != nil && m.Begun.Path == path:
+		return m.Begun.Local.Size, "", true
+	}
+	return 0, "", false
+}
+
+func keep[T any](in *map[string]T, path string, value T) {
+	if *in == nil {
+		*in = map[string]T{}
+	}
+	(*in)[path] = value
 }
 
 // Remember puts a note where a later process finds it.
@@ -110,12 +178,12 @@ func (r Remember) note(n Note) error {
 	return r(n)
 }
 
-// Discard removes what a download that is not wanted any more left on a volume.
-func Discard(volume string, m Memory) error {
-	if m.Partial == nil {
+// Discard removes what downloads that are not wanted any more left on a volume.
+func Discard(on string, m Memory) error {
+	if len(m.Partials) == 0 {
 		return nil
 	}
-	root, err := os.OpenRoot(volume)
+	root, err := volume.OpenRoot(on)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
@@ -123,14 +191,17 @@ func Discard(volume string, m Memory) error {
 		return err
 	}
 	defer root.Close()
-	return onVolume(m.Partial.Temporary, remove(root, m.Partial.Temporary))
+	for _, partial := range m.Partials {
+		err = errors.Join(err, onVolume(partial.Temporary, remove(root, partial.Temporary)))
+	}
+	return err
 }
 
 // boot identifies this run of the machine, "" where it cannot be told.
-func boot() string {
+var boot = sync.OnceValue(func() string {
 	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
-}
+})

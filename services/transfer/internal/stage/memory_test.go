@@ -248,7 +248,10 @@ func TestAPartOfAnotherStateIsOfNoUse(t *testing.T) {
 		if _, err := in.Run(run); err == nil || len(files(t, volume)) != 1 {
 			t.Fatal(err)
 		}
-		change(f, disk.Partial)
+		partial := disk.Partials["n"]
+		change(f, &partial)
+		delete(disk.Partials, "n")
+		disk.Partials[partial.Path] = partial
 		f.hook, f.asked, in.Memory = nil, nil, disk.Memory
 		if _, err := in.Run(t.Context()); err != nil || f.count("download 0") != 1 {
 			t.Errorf("%s: %v after %v", name, err, f.asked)
@@ -263,7 +266,7 @@ func TestDiscard(t *testing.T) {
 	t.Parallel()
 	volume := t.TempDir()
 	write(t, volume, ".gantry-x", "part")
-	memory := Memory{Partial: &Partial{Path: "n", Temporary: ".gantry-x"}}
+	memory := Memory{Partials: map[string]Partial{"n": {Path: "n", Temporary: ".gantry-x"}}}
 	for range 2 {
 		if err := Discard(volume, memory); err != nil || len(files(t, volume)) != 0 {
 			t.Error(err, files(t, volume))
@@ -276,7 +279,7 @@ func TestDiscard(t *testing.T) {
 	if err := os.WriteFile(outside, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	memory.Partial.Temporary = "../" + filepath.Base(filepath.Dir(outside)) + "/precious"
+	memory.Partials["n"] = Partial{Path: "n", Temporary: "../" + filepath.Base(filepath.Dir(outside)) + "/precious"}
 	if err := Discard(volume, memory); err == nil {
 		t.Error("left its volume")
 	}

@@ -28,22 +28,65 @@ func localName(name string) string {
 	return cut(strings.ReplaceAll(name, "\x00", "_"))
 }
 
+// localNames makes a name on disk of each of the names in one folder. Where two
+// become equal, the first keeps it and the others get a number, as Girder gives
+// one to an item whose name is taken.
+func localNames(names []string) []string {
+	local := make([]string, len(names))
+	taken := make(map[string]bool, len(names))
+	for i, name := range names {
+		if plain := localName(name); !taken[plain] {
+			local[i], taken[plain] = plain, true
+		}
+	}
+	numbers := map[string]int{}
+	for i, name := range names {
+		for plain := localName(name); local[i] == ""; {
+			numbers[plain]++
+			if numbered := number(plain, numbers[plain]); !taken[numbered] {
+				local[i], taken[numbered] = numbered, true
+			}
+		}
+	}
+	return local
+}
+
+// number puts a number before a name's extension: "a (1).txt".
+func number(name string, n int) string {
+	ext := extension(name)
+	mark := fmt.Sprintf(" (%d)%s", n, ext)
+	return shorten(strings.TrimSuffix(name, ext), maxName-len(mark)) + mark
+}
+
+// extension is what a name keeps when it is shortened.
+func extension(name string) string {
+	ext := filepath.Ext(name)
+	if len(ext) > 32 || ext == name {
+		return ""
+	}
+	return ext
+}
+
+// shorten keeps the begin of a text, and no part of a character.
+func shorten(text string, length int) string {
+	if len(text) <= length {
+		return text
+	}
+	for range utf8.UTFMax - 1 {
+		if !utf8.RuneStart(text[length]) {
+			length--
+		}
+	}
+	return text[:length]
+}
+
 // cut shortens a name that is too long and leaves its extension.
 func cut(name string) string {
 	if len(name) <= maxName {
 		return name
 	}
-	ext := filepath.Ext(name)
-	if len(ext) > 32 {
-		ext = ""
-	}
-	end := maxName - len(ext)
-	for range utf8.UTFMax - 1 { // not inside a character
-		if !utf8.RuneStart(name[end]) {
-			end--
-		}
-	}
-	return name[:end] + ext
+	ext := extension(name)
+	return shorten(name, maxName-len(ext)) + ext
 }
 
 // checkPath wants a relative path to something on a volume.

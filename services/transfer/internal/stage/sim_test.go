@@ -24,12 +24,18 @@ import (
 type site struct {
 	*girdersim.Server
 	*girder.Client
-	item girdersim.Item
+	item  girdersim.Item
+	token string
 }
 
-func startSite(t *testing.T) *site {
+func startSite(t testing.TB) *site {
 	t.Helper()
-	sim, err := girdersim.Start(girdersim.Options{})
+	return startSiteWith(t, girdersim.Options{})
+}
+
+func startSiteWith(t testing.TB, options girdersim.Options) *site {
+	t.Helper()
+	sim, err := girdersim.Start(options)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +61,7 @@ func startSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.CloseIdle)
-	return &site{Server: sim, Client: c, item: item}
+	return &site{Server: sim, Client: c, item: item, token: token}
 }
 
 func (s *site) add(t *testing.T, name string, content io.Reader) girder.FileID {

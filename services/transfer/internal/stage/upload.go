@@ -21,13 +21,14 @@ const (
 // wrongBytes is how often bytes that Girder has and nobody sent are replaced.
 const wrongBytes = 3
 
-// upload is the way of one file into an item. Requests that change something
-// in Girder have an unknown finish when no answer comes; before anything is
-// sent again, Girder is asked what it has.
+// upload is the way of one file into Girder. Requests that change something
+// there have an unknown finish when no answer comes; before anything is sent
+// again, Girder is asked what it has.
 type upload struct {
-	out     Out
+	*sending
 	path    string
 	name    string
+	into    *Target // nil: into the item
 	size    int64
 	local   Local
 	content *content
@@ -37,28 +38,51 @@ type upload struct {
 	offset  int64           // what the server has, unless asking
 	asking  bool            // the offset is not known
 	unsure  bool            // the file may be complete already
-	seen    bool            // the item was listed at the start
-	old     *girder.File    // the file of this name that was in the item then
-	current *girder.File    // the file of this name in the last listing
+	summed  bool            // its checksum is noted
+	seen    bool            // it was looked what was there at the start
+	old     *girder.File    // the file that was there then, to be replaced
+	current *girder.File    // the same, or ours, at the last look
 	wrong   int             // how often Girder had other bytes in the end
+	spoiled girder.FileID   // the file that has them
 }
 
-func newUpload(o Out, path, name string, file *os.File, local Local) *upload {
-	return &upload{out: o, path: path, name: name, size: local.Size, local: local, content: newContent(file)}
+// afresh is the upload without what it came to.
+func (u *upload) afresh() *upload {
+	return &upload{
+		sending: u.sending, path: u.path, name: u.name, into: u.into, size: u.size, local: u.local, content: u.content, moved: u.moved,
+	}
 }
 
-// resume goes on with an upload of an earlier process, of which it is not
-// known how far it came.
-func (u *upload) resume(p *Pending) {
-	u.id, u.asking, u.seen = p.ID, true, true
-	if p.OldID != "" {
-		u.old = &girder.File{ID: p.OldID, Created: p.OldCreated}
+// resume goes on with what an earlier process began, of which it is not known
+// how far it came. An upload of another state of the file is canceled.
+func (u *upload) resume(ctx context.Context) error {
+	if begun := u.Memory.Begun; begun != nil && begun.Path == u.path && begun.Local == u.local && u.into != nil {
+		u.unsure, u.seen = true, true
+		u.replaces(begun.OldID, begun.OldCreated)
+	}
+	p := u.Memory.Pending
+	if p == nil || p.Path != u.path {
+		return nil
+	}
+	u.id, u.asking, u.seen, u.summed = p.ID, true, true, p.SHA512 != ""
+	u.replaces(p.OldID, p.OldCreated)
+	if p.Local == u.local {
+		return nil
+	}
+	err := u.cancel(ctx)
+	*u = *u.afresh()
+	return err
+}
+
+func (u *upload) replaces(id girder.FileID, created string) {
+	if id != "" {
+		u.old = &girder.File{ID: id, Created: created}
 	}
 }
 
 func (u *upload) run(ctx context.Context) (girder.File, error) {
 	var done *girder.File
-	err := u.out.Retry.Do(ctx, u.out.waiting, func() (progress bool, err error) {
+	err := u.Retry.Do(ctx, u.waiting, func() (progress bool, err error) {
 		before := u.offset
 		done, err = u.step(ctx)
 		return u.offset > before, u.blame(err)
@@ -90,10 +114,9 @@ func (u *upload) step(ctx context.Context) (*girder.File, error) {
 	if done.SHA512 == "" || strings.EqualFold(done.SHA512, u.content.checksum()) {
 		return done, nil
 	}
-	*u = upload{
-		out: u.out, path: u.path, name: u.name, size: u.size, local: u.local, content: newContent(u.content.file),
-		moved: u.moved, wrong: u.wrong + 1,
-	}
+	wrong := u.wrong + 1
+	*u = *u.afresh()
+	u.content, u.wrong, u.spoiled = newContent(u.content.file), wrong, done.ID
 	if u.wrong < wrongBytes {
 		return nil, &girder.Unreachable{Method: "POST", Path: "file/chunk", Err: ErrOtherBytes}
 	}
@@ -117,7 +140,7 @@ func (u *upload) advance(ctx context.Context) (*girder.File, error) {
 // ask learns how much of the upload the server has. An upload that it does not
 // know any more was finished, or canceled by somebody.
 func (u *upload) ask(ctx context.Context) error {
-	offset, err := u.out.Sink.UploadOffset(ctx, u.id)
+	offset, err := u.Sink.UploadOffset(ctx, u.id)
 	switch {
 	case errors.Is(err, girder.ErrNotFound):
 		u.id, u.offset, u.unsure = "", 0, true
@@ -140,7 +163,7 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 		return u.current, nil
 	}
 	if u.size == 0 {
-		if err := u.out.allowed(ctx); err != nil {
+		if err := u.last(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -153,7 +176,10 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 		return up.File, nil
 	}
 	u.id, u.offset, u.asking, u.unsure = up.ID, up.Received, false, false
-	return nil, errors.Join(u.remember(), context.Cause(ctx))
+	if u.into != nil && u.size <= u.Chunk { // one chunk, and one note
+		err = u.content.hashTo(u.size)
+	}
+	return nil, errors.Join(u.remember(), err, context.Cause(ctx))
 }
 
 // start asks for an upload. The request is not cut off when the context ends:
@@ -162,29 +188,113 @@ func (u *upload) start(ctx context.Context) (girder.Upload, error) {
 	ctx, stop := lasting(ctx, answerTime)
 	defer stop()
 	if u.current != nil {
-		return u.out.Sink.ReplaceContents(ctx, u.current.ID, u.size, u.out.Reference)
+		return u.Sink.ReplaceContents(ctx, u.current.ID, u.size, u.Reference)
 	}
-	return u.out.Sink.StartUpload(ctx, girder.NewFile{
-		Parent: girder.InItem(u.out.Item), Name: u.name, Size: u.size, MIMEType: mimeType(u.name), Reference: u.out.Reference,
+	parent := girder.InItem(u.Item)
+	if u.into != nil {
+		parent = girder.InFolder(u.into.ID)
+	}
+	return u.Sink.StartUpload(ctx, girder.NewFile{
+		Parent: parent, Name: u.name, Size: u.size, MIMEType: mimeType(u.name), Reference: u.Reference,
 	})
 }
 
-// look finds the file of this name in the item; of several the first.
-func (u *upload) look(ctx context.Context) error {
-	u.current = nil
-	for file, err := range u.out.Sink.ListItemFiles(ctx, u.out.Item) {
-		if err != nil {
+// last is called before the request that makes the file appear: nothing can be
+// taken back after it.
+func (u *upload) last(ctx context.Context) error {
+	if err := u.unchanged(); err != nil {
+		return err
+	}
+	if u.into != nil {
+		if err := u.noteLast(); err != nil {
 			return err
 		}
-		if file.Name == u.name {
-			u.current = &file
-			break
-		}
 	}
-	if !u.seen {
-		u.seen, u.old = true, u.current
+	return u.allowed(ctx)
+}
+
+// noteLast notes how the file is to be known in the folder.
+func (u *upload) noteLast() error {
+	if u.size > 0 {
+		if u.summed {
+			return nil
+		}
+		if err := u.content.hashTo(u.size); err != nil {
+			return err
+		}
+		return u.remember()
+	}
+	begun := Begun{Path: u.path, Local: u.local}
+	if u.old != nil {
+		begun.OldID, begun.OldCreated = u.old.ID, u.old.Created
+	}
+	if err := u.Remember.note(Note{Begun: &begun}); err != nil {
+		return fmt.Errorf("write down that it begins: %w", err)
 	}
 	return nil
+}
+
+// unchanged looks whether the file is the one that was opened.
+func (u *upload) unchanged() error {
+	info, err := u.root.Lstat(u.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return ErrVanished
+	case err != nil:
+		return onVolume(u.path, err)
+	case localOf(info) != u.local:
+		return ErrChanged
+	}
+	return nil
+}
+
+// look finds the file that is there already: one of this name in the item, or
+// the one that this job put into the folder.
+func (u *upload) look(ctx context.Context) (err error) {
+	first := !u.seen
+	switch {
+	case u.into == nil:
+		u.current, err = u.inItem(ctx)
+	case first && u.spoiled != "":
+		u.current, err = u.still(ctx, string(u.spoiled), u.into)
+	case first:
+		u.current, err = u.before(ctx, u.path, u.name, u.into)
+	default:
+		u.current, err = u.inFolder(ctx)
+	}
+	if err == nil && first {
+		u.seen, u.old = true, u.current
+	}
+	return err
+}
+
+// inItem finds the file of this name in the item; of several the first.
+func (u *upload) inItem(ctx context.Context) (*girder.File, error) {
+	for file, err := range u.Sink.ListItemFiles(ctx, u.Item) {
+		if err != nil {
+			return nil, err
+		}
+		if file.Name == u.name {
+			return &file, nil
+		}
+	}
+	return nil, nil
+}
+
+// inFolder finds the file that is being replaced, or what a new one has become.
+func (u *upload) inFolder(ctx context.Context) (*girder.File, error) {
+	if u.old != nil {
+		if file, err := u.still(ctx, string(u.old.ID), u.into); file != nil || err != nil {
+			return file, err
+		}
+	}
+	if !u.unsure {
+		return nil, nil
+	}
+	if err := u.content.hashTo(u.size); err != nil {
+		return nil, err
+	}
+	return u.find(ctx, *u.into, u.name, u.size, u.content.checksum())
 }
 
 // isNew reports whether the last listing shows what an upload of ours left: a
@@ -204,14 +314,14 @@ func (u *upload) send(ctx context.Context) (*girder.File, error) {
 		return nil, err
 	}
 	for {
-		length := min(u.out.Chunk, u.size-u.offset)
+		length := min(u.Chunk, u.size-u.offset)
 		if u.offset+length == u.size {
-			if err := u.out.allowed(ctx); err != nil {
+			if err := u.last(ctx); err != nil {
 				return nil, err
 			}
 		}
 		body := u.content.chunk(u.offset, length, u.moved)
-		up, err := u.out.Sink.UploadChunk(ctx, u.id, u.offset, body, length)
+		up, err := u.Sink.UploadChunk(ctx, u.id, u.offset, body, length)
 		if err != nil {
 			u.asking = true
 			return nil, u.refused(ctx, err)
@@ -255,12 +365,12 @@ func (u *upload) cancel(ctx context.Context) error {
 	}
 	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
 	defer stop()
-	err := Cancel(clean, u.out.Sink, u.id)
+	err := Cancel(clean, u.Sink, u.id)
 	if err != nil {
-		u.out.Log.Warn().Err(err).Str("upload", string(u.id)).Msg("an unfinished upload stays in girder")
+		u.Log.Warn().Err(err).Str("upload", string(u.id)).Msg("an unfinished upload stays in girder")
 		return nil // the caller learns why the upload ended; the memory still has it
 	}
-	return u.out.Remember.note(Note{Canceled: u.id})
+	return u.Remember.note(Note{Canceled: u.id})
 }
 
 // lasting returns a context that ends some time after its parent.
@@ -275,15 +385,20 @@ func lasting(parent context.Context, d time.Duration) (ctx context.Context, stop
 	}
 }
 
-// remember notes the upload before a byte of it is sent.
+// remember notes the upload before a byte of it is sent, and its checksum
+// before the last one is.
 func (u *upload) remember() error {
 	pending := Pending{Path: u.path, Local: u.local, ID: u.id}
+	if u.content.hashed == u.size {
+		pending.SHA512 = u.content.checksum()
+	}
 	if u.old != nil {
 		pending.OldID, pending.OldCreated = u.old.ID, u.old.Created
 	}
-	if err := u.out.Remember.note(Note{Pending: &pending}); err != nil {
+	if err := u.Remember.note(Note{Pending: &pending}); err != nil {
 		return fmt.Errorf("write down upload %s: %w", u.id, err)
 	}
+	u.summed = pending.SHA512 != ""
 	return nil
 }
 
