@@ -4,10 +4,12 @@
 package main
 
 import (
+	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/lifecycle"
 )
 
 func main() {
+	removetree.Main()
 	lifecycle.Main("docker-executor", "Runs docker_run tasks in containers.", service.Run)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
+	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 )
 
 // gated is one executor's view of the engine.
@@ -71,8 +72,8 @@ func (g *gated) List(ctx context.Context, labels map[string]string) (list []engi
 // Logs and Wait last as long as the container: what they bring passes the gate,
 // not what they are asked.
 
-func (g *gated) Logs(ctx context.Context, id string, since engine.Position, emit func(engine.Frame) error) (engine.Position, error) {
-	at, err := g.fake.Logs(ctx, id, since, func(frame engine.Frame) error {
+func (g *gated) Logs(ctx context.Context, id string, streams engine.Streams, since engine.Position, emit func(engine.Frame) error) (engine.Position, error) {
+	at, err := g.fake.Logs(ctx, id, streams, since, func(frame engine.Frame) error {
 		if err := g.gate(ctx, named("log of", id), true); err != nil {
 			return err
 		}
@@ -114,6 +115,17 @@ func (g *gated) Run(ctx context.Context) (engine.Run, error) {
 		return engine.Run{}, err
 	}
 	return g.fake.Run(ctx)
+}
+
+func (g *gated) RemoveTree(ctx context.Context, hostPath string, id removetree.ID, labels map[string]string) error {
+	return g.pass(ctx, "remove tree "+hostPath, func() error { return g.fake.RemoveTree(ctx, hostPath, id, labels) })
+}
+
+func (g *gated) Self(ctx context.Context) (*engine.Self, error) {
+	if err := g.gate(ctx, "self", true); err != nil {
+		return nil, err
+	}
+	return g.fake.Self(ctx)
 }
 
 func named(call, id string) string { return fmt.Sprintf("%s %.8s", call, id) }

@@ -52,7 +52,7 @@ func TestOptionsReachTheContainer(t *testing.T) {
 	task.Docker.Entrypoint = contracts.Command{"/bin/sh", "/bin/script", "env:B"}
 	task.Docker.Options = contracts.DockerOptions{
 		Environment: contracts.Environment{"A": "1", "B": "two"}, MemLimit: 64 << 20, NanoCPUs: 5e8,
-		NetworkMode: "none", User: "1000:7", WorkingDir: "/tmp", Labels: contracts.StringMap{"mine": "yes", "gantry.job": "forged"},
+		NetworkMode: "none", User: "1000:7", WorkingDir: "/tmp", Labels: contracts.StringMap{"mine": "yes", "gantry.job": "forged", "gantry.keep": "forged"},
 	}
 	s.offer("job", task)
 	s.succeeds("job")
@@ -60,7 +60,7 @@ func TestOptionsReachTheContainer(t *testing.T) {
 	if o := spec.Options; o.MemLimit != 64<<20 || o.NanoCPUs != 5e8 || o.NetworkMode != "none" || o.User != "1000:7" || o.WorkingDir != "/tmp" || !o.InitOrDefault() {
 		t.Errorf("container is made of %+v", spec)
 	}
-	for name, want := range map[string]string{"mine": "yes", "gantry.job": "job", "gantry.attempt": "1"} {
+	for name, want := range map[string]string{"mine": "yes", "gantry.job": "job", "gantry.attempt": "1", "gantry.keep": ""} {
 		if spec.Labels[name] != want {
 			t.Errorf("label %s is %q, want %q", name, spec.Labels[name], want)
 		}
@@ -97,19 +97,20 @@ func TestPolicyAndBadTasksAreTheTasksFailure(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	s.engine.AddImage("other:1", nil)
-	file := filepath.Join(s.root, "pipe")
+	pipes := t.TempDir()
+	file := filepath.Join(pipes, "pipe")
 	mustWrite(t, file, "in the way")
 	stop := s.start(func(cfg *service.Config) {
-		cfg.AllowImages, cfg.AllowBind = []string{"gantry-fake:*", "absent:*"}, []string{s.root}
+		cfg.AllowImages, cfg.AllowBind = []string{"gantry-fake:*", "absent:*"}, []string{s.root, pipes + ":rw"}
 	})
 	bind := func(host, mode string) func(*contracts.Task) {
 		return func(task *contracts.Task) {
 			task.Docker.Volumes = []contracts.Volume{{Name: "data", Type: contracts.VolumeBindMount, HostPath: host, ContainerPath: "/data", Mode: mode}}
 		}
 	}
-	pipe := func(transform *contracts.ProgressPipe) func(*contracts.Task) {
+	pipe := func(host string, transform *contracts.ProgressPipe) func(*contracts.Task) {
 		return func(task *contracts.Task) {
-			bind(s.root, "ro")(task)
+			bind(host, "ro")(task)
 			task.Docker.Args = append(task.Docker.Args, contracts.Arg{Transform: transform})
 		}
 	}
@@ -122,7 +123,8 @@ func TestPolicyAndBadTasksAreTheTasksFailure(t *testing.T) {
 		"write":   {bind(s.root, "rw"), "docker.volumes[0]"},
 		"outside": {bind("/etc", "ro"), "GANTRY_ALLOW_BIND"},
 		"network": {func(task *contracts.Task) { task.Docker.Options.NetworkMode = "host" }, "GANTRY_ALLOW_OPTIONS=network_mode=host"},
-		"pipe":    {pipe(&contracts.ProgressPipe{Volume: "data", Name: "pipe"}), "docker.args[1]"},
+		"pipe":    {pipe(pipes, &contracts.ProgressPipe{Volume: "data", Name: "pipe"}), "docker.args[1]"},
+		"made":    {pipe(s.root, &contracts.ProgressPipe{Volume: "data", Name: "pipe"}), "GANTRY_ALLOW_BIND=" + s.root + ":rw"},
 		"program": {func(task *contracts.Task) { task.Docker.Entrypoint = contracts.Command{"/no/such"} }, "Non-zero exit code from docker container (127)."},
 	} {
 		task := script("exit:0")

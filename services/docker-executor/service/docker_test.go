@@ -170,6 +170,10 @@ func (s *dockerStage) startChild() *exec.Cmd {
 func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
 	t.Parallel()
 	s := newDockerStage(t)
+	acked, err := s.bus.Conn().SubscribeSync("$JS.ACK." + contracts.StreamReady + ".>")
+	if err != nil {
+		t.Fatal(err)
+	}
 	executor := s.startChild()
 	const lines, width, kills = 40000, 60, 3
 	const program = `i=0; while [ $i -lt 40000 ]; do printf '%059d\n' $i; i=$((i+1)); [ $((i % 100)) -ne 0 ] || sleep 0.01; done; echo end >&2`
@@ -206,6 +210,7 @@ func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
 		t.Errorf("standard error is %q", got)
 	}
 	s.lastSeq("job", succeeded.LogSeq)
+	awaitAck(t, acked) // a message that is not comes again only after its lease
 	_ = executor.Process.Kill()
 	_ = executor.Wait()
 	s.start()()

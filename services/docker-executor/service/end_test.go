@@ -24,7 +24,7 @@ func TestExitCodes(t *testing.T) {
 		oom        bool
 	}{
 		"code":   {"exit:3", "Non-zero exit code from docker container (3).", 3, false},
-		"signal": {"die:KILL", "Non-zero exit code from docker container (137). It was ended by SIGKILL.", 137, false},
+		"signal": {"die:KILL", "Non-zero exit code from docker container (137). It was ended by SIGKILL. It may have run out of memory: the limit is 16MiB (docker.options.mem_limit).", 137, false},
 		"oom":    {"alloc:64", "Non-zero exit code from docker container (137). It ran out of memory: the limit is 16MiB (docker.options.mem_limit).", 137, true},
 	} {
 		task := script(test.step)
@@ -273,7 +273,7 @@ func TestAFullWorkFolderIsInfrastructure(t *testing.T) {
 	s.offer("job", task)
 	failed := s.awaitEntry("job", contracts.EntryFailed)
 	data := failed.Data.(*contracts.Failed)
-	if data.Kind != contracts.FailureInfrastructure || !data.WillRetry || !strings.Contains(data.Message, "make volume") {
+	if data.Kind != contracts.FailureInfrastructure || !data.WillRetry || !strings.Contains(data.Message, "make temporary volume") {
 		t.Errorf("failed as %+v", data)
 	}
 	stop()

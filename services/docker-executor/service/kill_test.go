@@ -120,7 +120,7 @@ func (m *mortal) Run(ctx context.Context) (run engine.Run, err error) {
 	return run, err
 }
 
-func (m *mortal) Logs(ctx context.Context, id string, since engine.Position, emit func(engine.Frame) error) (p engine.Position, err error) {
+func (m *mortal) Logs(ctx context.Context, id string, streams engine.Streams, since engine.Position, emit func(engine.Frame) error) (p engine.Position, err error) {
 	err = m.call(ctx, func(context.Context) error { return nil })
 	if err != nil {
 		return since, err
@@ -128,7 +128,7 @@ func (m *mortal) Logs(ctx context.Context, id string, since engine.Position, emi
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(m.life.killed, cancel)()
-	return m.Engine.Logs(ctx, id, since, emit)
+	return m.Engine.Logs(ctx, id, streams, since, emit)
 }
 
 func (m *mortal) Wait(ctx context.Context, id string, began engine.Run) (exit engine.Exit, err error) {

@@ -120,8 +120,18 @@ func (s *stage) awaitRenewals(n int) {
 func TestAnEndThatCannotBeWrittenIsInfrastructure(t *testing.T) {
 	patient(t)
 	s := newStage(t)
+	jobs, err := s.bus.JetStream().Stream(t.Context(), contracts.StreamJobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	narrow := jobs.CachedInfo().Config
+	narrow.MaxMsgSize = 3 << 10
 	s.transfers(true, func(step contracts.Step) *contracts.StepResult {
-		return &contracts.StepResult{Outcome: contracts.StepDone, Files: []contracts.GirderSent{{Name: strings.Repeat("x", 600<<10)}}}
+		if _, err := s.bus.JetStream().UpdateStream(context.Background(), narrow); err != nil {
+			t.Error(err)
+		}
+		// There is room for one of them, and not for both.
+		return &contracts.StepResult{Outcome: contracts.StepDone, Files: []contracts.GirderSent{{Name: strings.Repeat("x", 2<<10)}}}
 	})
 	stop := s.start(nil)
 	task := script("exit:0")

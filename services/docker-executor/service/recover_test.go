@@ -41,7 +41,9 @@ func (s *stage) died(job contracts.JobID, task *contracts.Task, then ...contract
 	last = s.queue(s.submit(job, task), task, contracts.QueuedSubmit)
 	var volumes []folder.Volume
 	for _, host := range s.volumes {
-		volumes = append(volumes, folder.Volume{Name: "data", Host: host, Container: "/data", ReadOnly: true})
+		volumes = append(volumes, folder.Volume{
+			Name: "data", Host: host, Container: "/data", ReadOnly: true, Fields: []string{"docker.volumes[0]"}, Asked: host,
+		})
 	}
 	s.abandon(folder.About{
 		Job: job, Attempt: 1, Executor: dead, Reply: s.take().Reply(), Container: "gantry-" + string(job) + "-1", Pipes: s.pipes,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"path/filepath"
 	"time"
 
@@ -38,7 +39,15 @@ type Config struct {
 	AllowBind    []string `help:"Host folders that tasks may mount: /path for reading, /path:rw for writing too."`
 	AllowImages  []string `help:"Patterns of images that tasks may use; all if empty."`
 	AllowOptions []string `help:"Container options that tasks may use besides the harmless ones, such as network_mode=host, cap_add or devices; all for every one of them."`
+	Policy       Policy   `help:"What tasks may do that the settings allow-... do not name: strict, nothing more; girder-worker, all that Girder Worker allowed." enum:"strict,girder-worker" default:"strict"`
 	RunOptions   string   `name:"docker-run-options" help:"Options for every container, as a JSON object with the names of docker.options, and volumes; a task's own win."`
+
+	MaxTime   time.Duration `help:"Longest time limit of a task, and the one of tasks without; 0 for none." default:"0s"`
+	MaxMemory string        `help:"Most memory that a task may ask for, such as 8g, and what one gets that does not ask; none if empty."`
+	MaxCPUs   float64       `name:"max-cpus" help:"Most processors that a task may ask for, such as 1.5, and what one gets that does not ask; 0 for no limit." default:"0"`
+
+	TaskNetwork  string `help:"Network of tasks that name none: auto, that of the executor's own container; none, the engine's choice; or a name." default:"auto"`
+	GirderAPIURL string `name:"girder-api-url" help:"What girder_api_url in a task's arguments becomes, instead of the API URL that the task names." placeholder:"URL"`
 
 	DockerConfig string `help:"Folder of the Docker config with the credentials for registries." type:"path" default:"~/.docker"`
 
@@ -49,12 +58,22 @@ type Config struct {
 	DrainTimeout  time.Duration `help:"How long running tasks may come to their end when the executor is stopped, before they are left running to be adopted by its next start." default:"0s"`
 	LogLimit      string        `help:"How much of a task's log is kept, half from its beginning and half from its end." default:"64m"`
 	PullIdle      time.Duration `help:"Give up an image pull that makes no progress for that long." default:"5m"`
+	PullTimeout   time.Duration `help:"Give up an image pull that takes longer; 0: never." default:"0"`
 
 	// OnReady is called once, when the service takes work.
 	OnReady func() `kong:"-"`
 	// Engine replaces the Docker engine, in tests.
 	Engine engine.Engine `kong:"-"`
 }
+
+// Policy is what tasks may do without a setting that allows it.
+type Policy string
+
+// The policies; an empty one is StrictPolicy.
+const (
+	StrictPolicy       Policy = "strict"
+	GirderWorkerPolicy Policy = "girder-worker"
+)
 
 // LostLease is what happens to the containers of an executor without NATS.
 type LostLease string
@@ -74,8 +93,11 @@ func (c *Config) Validate() error {
 	if c.OrphanGrace < time.Second {
 		errs = append(errs, config.Invalid("orphan-grace", "must be 1s or longer, is %s", c.OrphanGrace))
 	}
+	if u, err := url.Parse(c.GirderAPIURL); c.GirderAPIURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		errs = append(errs, config.Invalid("girder-api-url", "must be an http or https URL such as http://girder:8080/api/v1"))
+	}
 	for option, d := range map[string]time.Duration{
-		"max-grace": c.MaxGrace, "takeover-after": c.TakeoverAfter, "drain-timeout": c.DrainTimeout, "pull-idle": c.PullIdle,
+		"max-time": c.MaxTime, "max-grace": c.MaxGrace, "takeover-after": c.TakeoverAfter, "drain-timeout": c.DrainTimeout, "pull-idle": c.PullIdle,
 	} {
 		if d < 0 {
 			errs = append(errs, config.Invalid(option, "must not be negative, is %s", d))
@@ -100,11 +122,25 @@ func (c *Config) Validate() error {
 }
 
 func (c *Config) policy() (policy.Config, error) {
-	run, err := policy.ReadRunOptions(c.RunOptions)
-	if err != nil {
-		err = config.Invalid("docker-run-options", "%v", err)
+	var rules policy.Config
+	if c.Policy == GirderWorkerPolicy {
+		rules = policy.GirderWorker()
 	}
-	return policy.Config{AllowBind: c.AllowBind, AllowImages: c.AllowImages, AllowOptions: c.AllowOptions, RunOptions: run}, err
+	rules.AllowBind = append(rules.AllowBind, c.AllowBind...)
+	rules.AllowOptions = append(rules.AllowOptions, c.AllowOptions...)
+	rules.AllowImages = c.AllowImages
+	rules.Caps = policy.Caps{Time: c.MaxTime, CPUs: c.MaxCPUs}
+	var errs []error
+	var err error
+	if rules.RunOptions, rules.Volumes, err = policy.ReadRunOptions(c.RunOptions); err != nil {
+		errs = append(errs, config.Invalid("docker-run-options", "%v", err))
+	}
+	if c.MaxMemory != "" {
+		if rules.Caps.Memory, err = units.RAMInBytes(c.MaxMemory); err != nil {
+			errs = append(errs, config.Invalid("max-memory", "must be a size such as 8g, is %q", c.MaxMemory))
+		}
+	}
+	return rules, errors.Join(errs...)
 }
 
 // Run is the docker-executor. It returns when the context ends and everything
@@ -117,6 +153,9 @@ func Run(ctx context.Context, cfg Config) error {
 	nodeID, err := node.Open(cfg.WorkRoot)
 	if err != nil {
 		return err
+	}
+	if cfg.WorkRoot, err = filepath.EvalSymlinks(cfg.WorkRoot); err != nil { // later no link is followed
+		return fmt.Errorf("work folder: %w", err)
 	}
 	id := contracts.ExecutorID("ex-" + contracts.NewToken()[:8])
 	// The connection has to last through the drain.
@@ -161,9 +200,9 @@ func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID,
 		return nil, fmt.Errorf("log_limit: %w", err)
 	}
 	tools := &attempt.Tools{
-		Bus: b, Engine: cfg.Engine, Images: engine.NewImages(cfg.Engine, cfg.PullIdle), Policy: allowed,
+		Bus: b, Engine: cfg.Engine, Images: engine.NewImages(cfg.Engine, engine.PullLimits{Idle: cfg.PullIdle, Total: cfg.PullTimeout}), Policy: allowed,
 		Node: nodeID, Executor: id, Installation: installation,
-		Draining: ctx.Done(), MaxGrace: cfg.MaxGrace, LogLimit: limit,
+		Draining: ctx.Done(), MaxGrace: cfg.MaxGrace, LogLimit: limit, GirderAPIURL: cfg.GirderAPIURL,
 	}
 	return executor.New(executor.Settings{
 		Tools: tools, WorkRoot: cfg.WorkRoot, Queues: cfg.Queues, Slots: cfg.Slots, Presence: bus.NewPresence(b),
@@ -207,6 +246,12 @@ func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) erro
 		case <-inner.Done():
 			return context.Cause(ctx)
 		case <-listening:
+		}
+		if err := x.Locate(inner, cfg.TaskNetwork); err != nil {
+			if inner.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
 		}
 		zerolog.Ctx(ctx).Info().Str("executor", string(tools.Executor)).Str("node", string(tools.Node)).Int("slots", cfg.Slots).Msg("taking tasks")
 		if cfg.OnReady != nil {

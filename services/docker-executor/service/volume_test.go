@@ -45,7 +45,7 @@ func TestAPipeOnABindMountIsNotLeftThere(t *testing.T) {
 	if err := fifo.Make(volume.Volume{Host: host}, "pipe"); err != nil {
 		t.Fatal(err)
 	}
-	stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{host} })
+	stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{host + ":rw"} })
 	for _, job := range []contracts.JobID{"first", "second"} {
 		s.offer(job, piped(host))
 		s.succeeds(job)

@@ -67,6 +67,6 @@ func Adopt(tools *Tools, task *contracts.Task, adopted *bus.Seen, life []*contra
 	}
 	a.container, a.created = container.ID, container.State == engine.Created
 	a.begun = a.started || container.ID != "" && (!a.created || f.ContainerID == container.ID && f.EngineRun.ID != "")
-	f.ContainerID = container.ID
+	f.ContainerID, a.logSeq = container.ID, f.LogSeq
 	return a
 }

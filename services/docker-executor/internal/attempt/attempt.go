@@ -66,6 +66,23 @@ type Tools struct {
 	MaxGrace time.Duration
 	// LogLimit is how many bytes of a log are kept.
 	LogLimit int64
+	// GirderAPIURL replaces the base of a task's Girder URLs, where it is set.
+	GirderAPIURL string
+	// Self is the executor's own container, nil where it runs in none.
+	Self *engine.Self
+	// Network is what containers are connected to that name no network, empty for
+	// the engine's own choice.
+	Network string
+}
+
+// OnHost returns what the engine calls a path of this executor, which may run in
+// a container itself.
+func (t *Tools) OnHost(path string) (string, error) {
+	host, ok := t.Self.HostPath(path)
+	if !ok {
+		return "", errors.New("the executor runs in a container, and the path is on none of the folders that are mounted into it")
+	}
+	return host, nil
 }
 
 // Attempt is one try, claimed or adopted.
@@ -79,11 +96,14 @@ type Attempt struct {
 	last      *bus.Seen // the last entry of the job's life that we know of
 	lastAt    time.Time // when that was known to be the last
 	plan      *plan
-	container string    // empty while there is none
-	begun     bool      // the container may have run
-	exited    bool      // it was seen to have ended
-	created   bool      // it was found only created: its start may be under way
-	shippedOn time.Time // the connection to NATS that the log was last shipped or verified on
+	ways      []engine.Spec // to create the container, the one that is tried now and those after it
+	container string        // empty while there is none
+	begun     bool          // the container may have run
+	exited    bool          // it was seen to have ended
+	created   bool          // it was found only created: its start may be under way
+	timedOut  bool          // it was killed for its time limit
+	logSeq    uint64        // of the log's last piece, once all of it is stored
+	shippedOn time.Time     // the connection to NATS that the log was last shipped or verified on
 
 	// What the life says of the attempt: that the container runs, that it is
 	// being stopped, that it ended well and outputs are on their way, and those
@@ -93,6 +113,9 @@ type Attempt struct {
 	pushing   bool
 	pushed    int
 	outputs   []contracts.GirderSent
+	warnings  []string // for people, of the steps
+
+	streaming
 }
 
 // New returns the attempt of a claimed entry. The folder is the attempt's, with
@@ -115,6 +138,7 @@ func New(tools *Tools, task *contracts.Task, claimed *bus.Seen, f *folder.Folder
 // [ErrStopping] the attempt goes on as soon as somebody adopts it: nothing of it
 // may be removed.
 func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
+	defer a.closeSpools()
 	telling, stopTelling := context.WithCancel(lifetime)
 	told := make(chan struct{})
 	go func() {
@@ -131,6 +155,9 @@ func (a *Attempt) Run(ctx, lifetime context.Context) (done bool, err error) {
 	<-told
 	if err != nil {
 		end, err = a.endOf(ctx, lifetime, err)
+	}
+	if err == nil {
+		err = a.salvage(ctx, lifetime, end)
 	}
 	if err == nil {
 		done, err = a.write(ctx, lifetime, end)

@@ -14,6 +14,7 @@ import (
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
@@ -60,7 +61,11 @@ func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tools := &attempt.Tools{Bus: b, Engine: eng, Node: "n", Executor: "ex", MaxGrace: time.Minute, LogLimit: 1 << 20}
+	rules, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools := &attempt.Tools{Bus: b, Engine: eng, Policy: rules, Node: "n", Executor: "ex", MaxGrace: time.Minute, LogLimit: 1 << 20}
 	a := attempt.Adopt(tools, task, last, life, f, engine.Container{ID: id, State: engine.Running}, zerolog.Nop())
 
 	ctx, revoke := context.WithCancelCause(t.Context())

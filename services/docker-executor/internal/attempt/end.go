@@ -4,9 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
@@ -29,6 +33,13 @@ type Infrastructure struct {
 
 func (i *Infrastructure) Error() string { return i.Message }
 
+// Timeout is the end of an attempt that took longer than its task may.
+type Timeout struct {
+	Message string
+}
+
+func (t *Timeout) Error() string { return t.Message }
+
 // endOf turns what broke an attempt into its end. An error is returned for an
 // end that is not ours to write.
 func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.EntryData, error) {
@@ -48,7 +59,10 @@ func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.Ent
 	}
 	var failure *Failure
 	var refusal *policy.Refusal
+	var timeout *Timeout
 	switch {
+	case errors.As(err, &timeout):
+		return a.failed(contracts.FailureTimeout, err.Error()), nil
 	case errors.As(err, &failure), errors.As(err, &refusal):
 		return a.failed(contracts.FailureTask, err.Error()), nil
 	case errors.Is(err, engine.ErrUnavailable) && !a.begun:
@@ -108,10 +122,23 @@ func isEngineError(err error) bool {
 }
 
 func (a *Attempt) failed(kind contracts.FailureKind, message string) *contracts.Failed {
+	message = withoutRepeats(message)
 	if len(message) > contracts.MaxErrorSize {
 		message = message[:contracts.MaxErrorSize-len(" …")] + " …"
 	}
 	return &contracts.Failed{Kind: kind, Message: message}
+}
+
+// withoutRepeats leaves each line out that was there before: errors that several
+// parts of an attempt ended with are often one.
+func withoutRepeats(message string) string {
+	var lines []string
+	for line := range strings.SplitSeq(message, "\n") {
+		if !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // failureOf returns the end of a container that did not exit with code 0, nil
@@ -125,14 +152,25 @@ func (a *Attempt) failureOf(exit engine.Exit) *contracts.Failed {
 	if exit.Code == 0 {
 		return nil
 	}
+	if a.isTimeout(exit) {
+		_, hard := a.tools.Policy.Limits(a.task)
+		failed := a.failed(contracts.FailureTimeout, fmt.Sprintf("time limit of %s reached, the container was killed", brief(hard)))
+		failed.ExitCode = &exit.Code
+		return failed
+	}
 	message := fmt.Sprintf("Non-zero exit code from docker container (%d).", exit.Code)
 	switch limit := int64(a.task.Docker.Options.MemLimit); {
 	case exit.OOMKilled && limit > 0:
 		message += fmt.Sprintf(" It ran out of memory: the limit is %s (docker.options.mem_limit).", units.BytesSize(float64(limit)))
 	case exit.OOMKilled:
 		message += " It ran out of memory."
+	case exit.Signal == "SIGKILL" && limit > 0: // an engine does not always learn why
+		message += fmt.Sprintf(" It was ended by SIGKILL. It may have run out of memory: the limit is %s (docker.options.mem_limit).", units.BytesSize(float64(limit)))
 	case exit.Signal != "":
 		message += " It was ended by " + exit.Signal + "."
+	}
+	if soft, _ := a.tools.Policy.Limits(a.task); a.folder.AskedToEnd {
+		message += " Its soft time limit of " + brief(soft) + " had been reached."
 	}
 	if exit.Error != "" {
 		message += " The engine says: " + exit.Error
@@ -140,6 +178,91 @@ func (a *Attempt) failureOf(exit engine.Exit) *contracts.Failed {
 	failed := a.failed(contracts.FailureTask, message)
 	failed.ExitCode, failed.OOMKilled = &exit.Code, exit.OOMKilled
 	return failed
+}
+
+// clockSkew is how far the engine's clock may be from this one.
+const clockSkew = 5 * time.Second
+
+// isTimeout reports whether a container was killed for its time limit, by this
+// executor or by the one that had it before.
+func (a *Attempt) isTimeout(exit engine.Exit) bool {
+	_, hard := a.tools.Policy.Limits(a.task)
+	started := a.folder.Timings.Started
+	if hard == 0 || exit.OOMKilled || exit.Signal != "SIGKILL" || started.IsZero() {
+		return false
+	}
+	if exit.FinishedAt.IsZero() {
+		return a.timedOut
+	}
+	return exit.FinishedAt.Add(clockSkew).After(started.Add(hard)) && (a.timedOut || !exit.FinishedAt.Before(started.Add(hard)))
+}
+
+// maxFiles is how many bytes the files of an entry may take: a message of NATS
+// has its limit.
+const maxFiles = 128 << 10
+
+// fitting returns those of the files that an entry has room for.
+func fitting(files []contracts.GirderSent) []contracts.GirderSent {
+	size := 0
+	for i := range files {
+		data, err := json.Marshal(files[i], jsontext.AllowInvalidUTF8(true))
+		if size += len(data) + len(","); err != nil || size > maxFiles {
+			return files[:i]
+		}
+	}
+	return files
+}
+
+// listed returns the files and warnings of an end, as far as it has room.
+func (a *Attempt) listed(files []contracts.GirderSent) ([]contracts.GirderSent, []string) {
+	fit, warnings := fitting(files), a.warnings
+	if more := len(files) - len(fit); more > 0 {
+		warnings = append(warnings, fmt.Sprintf("%d more files are in Girder than are listed here.", more))
+	}
+	size := 0
+	for i, warning := range warnings {
+		if size += len(warning) + 16; size > contracts.MaxErrorSize {
+			return fit, append(warnings[:i:i], fmt.Sprintf("There are %d more warnings.", len(warnings)-i))
+		}
+	}
+	return fit, warnings
+}
+
+// salvage has the artifacts of a container that failed attached to the Girder
+// job, where the task asks for that.
+func (a *Attempt) salvage(ctx, lifetime context.Context, end contracts.EntryData) error {
+	failed, ok := end.(*contracts.Failed)
+	if !ok || !a.exited && a.folder.Exit == nil || ctx.Err() != nil || failed.Kind != contracts.FailureTask && failed.Kind != contracts.FailureTimeout {
+		return nil
+	}
+	failed.Outputs = append(a.outputs, a.pushArtifacts(ctx, lifetime)...)
+	if isLeft(ctx, lifetime) {
+		return ErrStopping
+	}
+	return nil
+}
+
+// removePatience is how long the removal of a container is tried whose engine
+// says nothing of it any more.
+const removePatience = time.Minute
+
+// makeSure removes a container that may still run before another attempt begins
+// elsewhere, unless its engine stays away.
+func (a *Attempt) makeSure(ctx, lifetime context.Context) {
+	if !a.begun || a.exited || a.folder.Exit != nil || a.container == "" {
+		return
+	}
+	trying, stop := context.WithTimeout(lifetime, removePatience)
+	defer stop()
+	defer context.AfterFunc(ctx, stop)()
+	for {
+		err := a.tools.RemoveContainers(trying, a.folder)
+		if err == nil || trying.Err() != nil {
+			return
+		}
+		a.log.Warn().Err(err).Msg("container that may still run is not removed, trying again")
+		pause(trying, signalRetry)
+	}
 }
 
 // write puts the end into the job's life. A revoke that arrives before the end
@@ -154,12 +277,17 @@ func (a *Attempt) write(ctx, lifetime context.Context, end contracts.EntryData) 
 	timings.Ended = time.Now().UTC()
 	switch e := end.(type) {
 	case *contracts.Succeeded:
-		e.Timings, e.LogSeq = timings, a.folder.LogSeq
+		e.Timings, e.LogSeq = timings, a.logSeq
+		e.Outputs, e.Warnings = a.listed(e.Outputs)
 	case *contracts.Failed:
-		e.Timings, e.LogSeq = timings, a.folder.LogSeq
-		e.DecideRetry(a.task.Retry, a.last.Entry, time.Now())
+		e.Timings, e.LogSeq = timings, a.logSeq
+		e.Outputs, e.Warnings = a.listed(e.Outputs)
+		if e.DecideRetry(a.task.Retry, a.last.Entry, time.Now()); e.WillRetry {
+			a.makeSure(ctx, lifetime)
+			e.DecideRetry(a.task.Retry, a.last.Entry, time.Now())
+		}
 	case *contracts.Canceled:
-		e.LogSeq = a.folder.LogSeq
+		e.LogSeq = a.logSeq
 		err = a.tellCanceling(lifetime, e.By, e.Reason)
 	}
 	if err == nil {

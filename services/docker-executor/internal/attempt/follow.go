@@ -10,72 +10,123 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/pipe"
-	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
 // follow starts the container, or finds it started, and returns how it ended,
-// after its log is stored to the last byte.
+// after its log is stored to the last byte and all of its streams are done.
 func (a *Attempt) follow(ctx, lifetime context.Context) (engine.Exit, error) {
 	if cause := context.Cause(ctx); cause != nil && (!a.begun || a.container == "") {
 		return engine.Exit{}, cause
 	}
-	if a.container == "" {
-		if a.folder.Exit != nil {
-			return *a.folder.Exit, nil
-		}
+	if a.container == "" && a.folder.Exit == nil {
 		return engine.Exit{}, &Infrastructure{"the container is gone: somebody removed it, or its engine lost it"}
 	}
-	exit, err := a.watch(ctx, lifetime)
+	if err := a.openSpools(); err != nil {
+		return engine.Exit{}, err
+	}
+	flows := a.flow(ctx)
+	defer flows.stop()
+	exit, err := a.exit(flows, lifetime)
+	if err != nil {
+		return exit, err
+	}
+	if a.isTimeout(exit) {
+		return exit, nil // a sink that stalls may be why
+	}
+	err = flows.finish()
+	if ctx.Err() == nil && (exit.Code != 0 || exit.EngineLost) {
+		return exit, nil // that is the end, whatever became of the streams
+	}
+	return exit, err
+}
+
+// exit returns how the container ended.
+func (a *Attempt) exit(flows *flows, lifetime context.Context) (engine.Exit, error) {
+	if a.container == "" { // its former owner saw it end
+		flows.containerEnded()
+		flows.watch()
+		return *a.folder.Exit, nil
+	}
+	exit, err := a.watch(flows, lifetime)
 	if err != nil {
 		return exit, err
 	}
 	if a.folder.Exit == nil {
 		a.folder.Exit, a.folder.Timings.Exited = &exit, time.Now().UTC()
 	}
+	a.folder.LogSeq = a.logSeq
 	if err := a.note(); err != nil { // an adopter would ask the container once more
 		a.log.Warn().Err(err).Msg("end of the container not noted")
 	}
 	return *a.folder.Exit, nil
 }
 
-// watch follows the running container to its end. When ctx ends it stops the
-// container first, unless that is left to another executor.
-func (a *Attempt) watch(ctx, lifetime context.Context) (exit engine.Exit, err error) {
+// watch follows the running container to its end. When the context of the flows
+// ends it stops the container first, unless that is left to another executor.
+func (a *Attempt) watch(flows *flows, lifetime context.Context) (exit engine.Exit, err error) {
+	ctx := flows.ctx
 	// From here on everything is followed to the end of the container, also
 	// after a revoke: watching is ended by the container, not by ctx.
 	watching, giveUp := context.WithCancel(lifetime)
 	defer giveUp()
-	var group errgroup.Group
-	ended, err := a.readPipes(watching, &group)
+	adopted := a.begun
+	ends, err := a.openEnds(flows)
+	defer a.closeEnds(ends, giveUp)
 	if err == nil {
 		err = a.start(ctx)
 	}
 	if err != nil {
-		giveUp()
-		ended()
-		_ = group.Wait() // the pipes have nothing to say
 		return exit, err
 	}
 	a.notes.Phase(contracts.Phase{Phase: contracts.PhaseRunning})
-	stopped := a.stopWhenDone(ctx, watching, giveUp)
+	a.moved = make(chan struct{})
+	switch field := a.plan.movedBytes(); {
+	case adopted && a.folder.Exit != nil: // noted when everything was moved
+		close(a.moved)
+	case adopted && field != "": // how much of them is where they go is known to nobody
+		close(a.moved)
+		flows.fail(errMoverDied(field))
+	default:
+		a.move(watching, flows, ends)
+	}
+	flows.watch()
+	stopped := a.stopWhenDone(flows, watching, giveUp)
+	var group errgroup.Group
+	a.readProgress(watching, &group, ends)
 	group.Go(func() error { return a.shipLog(ctx, watching, lifetime) })
 	group.Go(func() (err error) {
-		defer ended()
+		defer ends.ended()
 		if exit, err = a.tools.Engine.Wait(watching, a.container, a.folder.EngineRun); err != nil {
 			giveUp() // nothing will be heard of the container any more
+			return err
 		}
-		a.exited = err == nil
-		return err
+		a.exited = true
+		flows.containerEnded()
+		return nil
 	})
 	all := make(chan error, 1)
-	go func() { all <- group.Wait() }()
+	go func() {
+		err := group.Wait()
+		ends.moving.Wait()
+		all <- err
+	}()
 	err = a.tell(ctx, lifetime, all, giveUp)
 	giveUp()
 	<-stopped
 	if ctx.Err() != nil {
 		return exit, context.Cause(ctx)
 	}
+	if !adopted {
+		a.folder.Written = ends.written()
+	}
 	return exit, err
+}
+
+func (a *Attempt) closeEnds(ends *ends, giveUp func()) {
+	giveUp()
+	if err := ends.close(); err != nil {
+		a.log.Warn().Err(err).Msg("named pipe not closed")
+	}
 }
 
 // mayBeGone is how long after its last entry an attempt makes sure that it is
@@ -97,19 +148,7 @@ func (a *Attempt) start(ctx context.Context) error {
 			return ErrSuperseded
 		}
 	}
-	var err error
-	if a.folder.EngineRun, err = a.tools.Engine.Run(ctx); err != nil {
-		return err
-	}
-	if err := a.note(); err != nil {
-		return err // whoever adopts the container has to know it
-	}
-	a.begun = true
-	if err := a.tools.Engine.Start(ctx, a.container); err != nil {
-		return err
-	}
-	a.folder.Timings.Started = time.Now().UTC()
-	return nil
+	return a.launch(ctx)
 }
 
 // tell writes what happens while the container runs into the job's life, and
@@ -145,33 +184,21 @@ func (a *Attempt) tellStarted(lifetime context.Context) error {
 	return a.append(lifetime, &contracts.Started{Container: a.container, ImageDigest: a.folder.ImageDigest})
 }
 
-// readPipes reads the progress pipes until ended is called and they are empty.
-func (a *Attempt) readPipes(watching context.Context, group *errgroup.Group) (ended func(), err error) {
-	var pipes []*pipe.Progress
-	ended = func() {
-		for _, p := range pipes {
-			p.Ended()
-		}
-	}
-	for _, at := range a.plan.pipes {
-		p, err := pipe.OpenProgress(volume.Volume{Host: at.Volume}, at.Name)
-		if err != nil && a.begun {
-			a.log.Warn().Err(err).Msg("progress pipe of a running container is gone, its progress is not told any more")
-			continue
-		}
-		if err != nil {
-			return ended, &Infrastructure{err.Error()}
-		}
-		pipes = append(pipes, p)
+// readProgress reads the progress pipes until the container has ended and they
+// are empty.
+func (a *Attempt) readProgress(watching context.Context, group *errgroup.Group, ends *ends) {
+	for _, p := range ends.progress {
 		group.Go(func() error {
 			err := p.Run(watching, a.progress)
+			if n := p.Ignored(); n > 0 {
+				a.log.Debug().Int("lines", n).Msg("lines of a progress pipe that are no progress were ignored")
+			}
 			if watching.Err() != nil {
 				return nil
 			}
 			return err
 		})
 	}
-	return ended, nil
 }
 
 func (a *Attempt) progress(state pipe.State) {

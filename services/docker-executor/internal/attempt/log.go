@@ -11,7 +11,7 @@ import (
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/logship"
 )
 
-// shipLog stores the container's log as it grows, from where a former owner left
+// shipLog stores the job's log as it grows, from where a former owner left
 // off, and returns when all of it is stored. What NATS lost is shipped again;
 // a full work folder delays the log, which the engine keeps.
 func (a *Attempt) shipLog(ctx, watching, lifetime context.Context) error {
@@ -45,7 +45,8 @@ func pause(ctx context.Context, d time.Duration) {
 
 func (a *Attempt) shipOnce(ctx, watching, lifetime context.Context) error {
 	a.shippedOn = a.tools.Bus.ConnectedSince()
-	shipper, err := logship.Open(lifetime, a.tools.Bus, a.folder.Path(), a.folder.Job, a.folder.Attempt, a.tools.LogLimit)
+	shipper, err := logship.Open(lifetime, a.tools.Bus, a.folder.Path(), a.folder.Job, a.folder.Attempt,
+		logship.Config{Limit: a.tools.LogLimit, Labels: a.plan.labels(), Spools: a.spools})
 	if err != nil {
 		return err
 	}
@@ -55,14 +56,21 @@ func (a *Attempt) shipOnce(ctx, watching, lifetime context.Context) error {
 	var group sync.WaitGroup
 	group.Go(func() { shipper.Run(beside, lifetime) })
 	group.Go(func() { a.verifyLog(beside, shipper, cut) })
-	err = a.readLog(reading, shipper.Position(), func(frame engine.Frame) error { return shipper.Write(lifetime, frame) })
+	err = a.readLog(reading, a.plan.plain(), shipper.Position(), func(frame engine.Frame) error { return shipper.Write(lifetime, frame) })
+	if err == nil {
+		select {
+		case <-a.moved:
+		case <-reading.Done():
+			err = context.Cause(reading)
+		}
+	}
 	stop()
 	group.Wait()
 	if cause := context.Cause(reading); errors.Is(cause, logship.ErrLost) || isLeft(ctx, lifetime) {
 		return errors.Join(cause, shipper.Leave())
 	}
 	last, shipErr := shipper.Close(lifetime)
-	a.folder.LogSeq = last
+	a.logSeq = last
 	return errors.Join(err, shipErr)
 }
 
@@ -115,14 +123,18 @@ const (
 	logPatience = 5 * time.Minute
 )
 
-// readLog reads the log to its end, from wherever an engine that went away for
-// a while left off. ctx ends when nothing more is to be heard of the container.
-func (a *Attempt) readLog(ctx context.Context, position engine.Position, emit func(engine.Frame) error) error {
+// readLog reads the container's streams to their end, from wherever an engine
+// that went away for a while left off. ctx ends when nothing more is to be heard
+// of the container.
+func (a *Attempt) readLog(ctx context.Context, streams engine.Streams, position engine.Position, emit func(engine.Frame) error) error {
+	if streams == 0 {
+		return nil
+	}
 	var away time.Time // since when the engine is
 	for {
 		began, before := time.Now(), position
 		var err error
-		position, err = a.tools.Engine.Logs(ctx, a.container, position, emit)
+		position, err = a.tools.Engine.Logs(ctx, a.container, streams, position, emit)
 		if !errors.Is(err, engine.ErrUnavailable) {
 			return err
 		}

@@ -14,7 +14,7 @@ import (
 // awayEngine is an engine that went away for good.
 type awayEngine struct{ engine.Engine }
 
-func (awayEngine) Logs(_ context.Context, _ string, since engine.Position, _ func(engine.Frame) error) (engine.Position, error) {
+func (awayEngine) Logs(_ context.Context, _ string, _ engine.Streams, since engine.Position, _ func(engine.Frame) error) (engine.Position, error) {
 	return since, &engine.Error{Op: "read the log of", Subject: "container x", Kind: engine.ErrUnavailable}
 }
 
@@ -23,7 +23,7 @@ func TestTheLogOfAnEngineThatStaysAwayIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		a := &Attempt{tools: &Tools{Engine: awayEngine{}}, log: zerolog.Nop()}
-		err := a.readLog(t.Context(), engine.Position{}, nil)
+		err := a.readLog(t.Context(), engine.Both, engine.Position{}, nil)
 		if !errors.Is(err, engine.ErrUnavailable) {
 			t.Errorf("ended with %v", err)
 		}

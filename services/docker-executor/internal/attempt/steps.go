@@ -46,20 +46,20 @@ func (a *Attempt) stageIn(ctx context.Context) (map[string]*contracts.StepResult
 // delays no task.
 const holdPatience = 2 * time.Second
 
-// holdPipes has transfer hold the named pipes as well, so that the container
+// holdPipes has transfer hold the progress pipes as well, so that the container
 // does not notice when this executor dies.
 func (a *Attempt) holdPipes(ctx context.Context) {
-	if len(a.plan.pipes) == 0 {
+	if len(a.plan.progress) == 0 {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdPatience)
 	defer cancel()
 	_, err := a.step(ctx, contracts.Step{
 		Version: contracts.Version, Job: a.folder.Job, Attempt: a.folder.Attempt, Step: string(contracts.StepHold),
-		Kind: contracts.StepHold, Folder: a.folder.Relative(), Pipes: a.plan.pipes,
+		Kind: contracts.StepHold, Folder: a.folder.Relative(), Pipes: a.plan.progress,
 	})
 	if err != nil {
-		a.log.Info().Err(err).Msg("named pipes are held by this executor alone, going on")
+		a.log.Info().Err(err).Msg("progress pipes are held by this executor alone, going on")
 	}
 }
 
@@ -78,31 +78,85 @@ func (a *Attempt) push(ctx, lifetime context.Context) error {
 			return err
 		}
 	}
+	a.warnings = append(a.warnings, a.warningsOf(a.pushed)...)
 	for i := a.pushed; i < len(a.plan.outputs); i++ {
 		result, err := a.step(ctx, a.plan.outputs[i])
 		if err != nil {
 			return err
 		}
-		if err := a.append(lifetime, &contracts.Pushed{Index: i, Files: result.Files}); err != nil {
+		if err := a.append(lifetime, &contracts.Pushed{Index: i, Files: fitting(result.Files)}); err != nil {
 			return err
 		}
+		a.pushed = i + 1
 		a.outputs = append(a.outputs, result.Files...)
+		a.warnings = append(a.warnings, result.Warnings...)
 	}
 	return nil
 }
 
-// step asks the node's transfer for a step and waits for its result. Asking
-// again is harmless, so it does until there is an answer.
+// warningsOf returns the warnings of the outputs that a former owner saw pushed:
+// the job's life has none of them.
+func (a *Attempt) warningsOf(pushed int) []string {
+	var warnings []string
+	for _, step := range a.plan.outputs[:min(pushed, len(a.plan.outputs))] {
+		if result, err := a.folder.StepResult(step.Step); err == nil && result != nil {
+			warnings = append(warnings, result.Warnings...)
+		}
+	}
+	return warnings
+}
+
+// pushArtifacts has transfer attach those artifacts to the Girder job that a task
+// wants there also after its failure, and returns what is there then. One that
+// does not get there is a warning: the task has failed already.
+func (a *Attempt) pushArtifacts(ctx, lifetime context.Context) []contracts.GirderSent {
+	var sent []contracts.GirderSent
+	if a.plan == nil {
+		return nil
+	}
+	pushing, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	defer context.AfterFunc(lifetime, func() { stop(context.Cause(lifetime)) })()
+	for i, output := range a.task.Outputs {
+		artifact, is := output.OutputSpec.(*contracts.GirderJobArtifact)
+		if !is || !artifact.UploadOnException || i < a.pushed {
+			continue
+		}
+		if len(sent) == 0 {
+			a.notes.Phase(contracts.Phase{Phase: contracts.PhasePushingOutput})
+		}
+		result, err := a.step(pushing, a.plan.outputs[i])
+		if pushing.Err() != nil {
+			return sent
+		}
+		if err != nil {
+			a.warnings = append(a.warnings, fmt.Sprintf("outputs[%d]: artifact not attached to the Girder job: %v", i, err))
+			continue
+		}
+		sent = append(sent, result.Files...)
+		a.warnings = append(a.warnings, result.Warnings...)
+	}
+	return sent
+}
+
+// step asks the node's transfer for a step and waits for its result.
 func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.StepResult, error) {
+	return a.ask(ctx, step, func() bool { return false })
+}
+
+// ask asks the node's transfer for a step and waits for its result, or until
+// ready is true, whatever comes first. Asking again is harmless, so it does until
+// there is an answer.
+func (a *Attempt) ask(ctx context.Context, step contracts.Step, ready func() bool) (*contracts.StepResult, error) {
 	body, err := json.Marshal(step)
 	if err != nil {
 		return nil, fmt.Errorf("step %s: %w", step.Step, err)
 	}
-	done := make(chan struct{}, 1)
+	news := make(chan struct{}, 1)
 	stop, err := a.tools.Bus.OnNotes(step.Job, func(note *contracts.Note) {
-		if isDone(note, &step) {
+		if isNews(note, &step) {
 			select {
-			case done <- struct{}{}:
+			case news <- struct{}{}:
 			default:
 			}
 		}
@@ -124,6 +178,9 @@ func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.Ste
 		if result != nil {
 			return result, outcomeOf(ctx, result)
 		}
+		if ready() {
+			return nil, nil
+		}
 		if time.Since(asked) >= askAgain {
 			if err := a.tools.Bus.PublishOnce(ctx, subject, body); err != nil {
 				return nil, err
@@ -133,19 +190,23 @@ func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.Ste
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-done:
+		case <-news:
 		case <-time.After(lookAgain):
 		}
 	}
 }
 
-// isDone reports whether a note says that the step is done.
-func isDone(note *contracts.Note, step *contracts.Step) bool {
+// isNews reports whether a note says that the step came further: that it is
+// done, or that its stream has begun.
+func isNews(note *contracts.Note, step *contracts.Step) bool {
 	if note.Type != contracts.NoteTransfer || note.Attempt != step.Attempt {
 		return false
 	}
 	var transfer contracts.TransferNote
-	return json.Unmarshal(note.Data, &transfer) == nil && transfer.ID == step.Step && transfer.Done
+	if json.Unmarshal(note.Data, &transfer) != nil || transfer.ID != step.Step {
+		return false
+	}
+	return transfer.Done || step.Kind == contracts.StepStream
 }
 
 func outcomeOf(ctx context.Context, result *contracts.StepResult) error {

@@ -3,29 +3,69 @@ package attempt
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 )
 
-// stopWhenDone stops the container when ctx ends before the container does, or
-// gives up watching one that is left to another executor. The channel is closed
-// after watching has ended.
-func (a *Attempt) stopWhenDone(ctx, watching context.Context, giveUp func()) <-chan struct{} {
+// stopWhenDone stops the container when the context of the flows ends before the container does, or
+// gives up watching one that is left to another executor; before that it sees to
+// the task's time limits, which count from the container's start, whoever started
+// it. The channel is closed after watching has ended.
+func (a *Attempt) stopWhenDone(flows *flows, watching context.Context, giveUp func()) <-chan struct{} {
+	ctx := flows.ctx
+	if a.folder.Timings.Started.IsZero() { // a former owner died before it noted that
+		a.folder.Timings.Started = time.Now().UTC()
+	}
+	limits := newLimits(a.folder.Timings.Started, a.tools.Policy, a.task)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		select {
-		case <-ctx.Done():
-			if errors.Is(context.Cause(ctx), ErrStopping) {
-				giveUp()
+		defer limits.stop()
+		// Until ctx ends: then there is another reason to stop.
+		limited, cancel := context.WithCancel(watching)
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		for {
+			select {
+			case <-ctx.Done():
+				if errors.Is(context.Cause(ctx), ErrStopping) {
+					giveUp()
+				}
+				a.stop(ctx, watching)
+				return
+			case <-watching.Done():
+				return
+			case <-limits.softly.C:
+				a.endSoftly(limited, limits)
+			case <-limits.hardly.C:
+				a.log.Info().Dur("limit", limits.hard).Msg("time limit reached, killing container")
+				a.timedOut = true
+				flows.timeIsOver()
+				a.kill(limited)
 			}
-			a.stop(ctx, watching)
-		case <-watching.Done():
 		}
 	}()
 	return done
+}
+
+// endSoftly asks the container once to end, whoever follows it: an adopter finds
+// noted that it was asked.
+func (a *Attempt) endSoftly(limited context.Context, limits *limits) {
+	if limits.isOver() || a.folder.AskedToEnd {
+		return
+	}
+	a.folder.AskedToEnd = true
+	if err := a.note(); err != nil { // an adopter would ask once more
+		a.log.Warn().Err(err).Msg("soft time limit not noted")
+	}
+	a.say(fmt.Sprintf("Soft time limit of %s reached: the container is asked to end (%s).", brief(limits.soft), contracts.DefaultStopSignal))
+	a.log.Info().Dur("limit", limits.soft).Msg("soft time limit reached, asking container to end")
+	if err := a.signal(limited, contracts.DefaultStopSignal); err != nil {
+		a.log.Warn().Err(err).Msg("container not asked to end")
+	}
 }
 
 // stop sends the stop signal, and SIGKILL when the grace is over. A container

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"time"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 )
 
 // Engine runs the containers of attempts.
@@ -18,19 +20,23 @@ type Engine interface {
 
 	// Create makes a container and does not start it. The image has to be
 	// present: a missing one is ErrImageNotFound, nothing is pulled. A name that
-	// another container holds is ErrNameConflict.
+	// another container holds is ErrNameConflict, a runtime that the engine does
+	// not have ErrNoDriver.
 	Create(ctx context.Context, spec Spec) (id string, err error)
 
 	// Start starts a created container; one that was started before is left alone,
 	// also if it has ended. ErrCannotStart is the task's own fault, for example a
-	// program that the image does not have.
+	// program that the image does not have. ErrNoDriver says that nothing gives it
+	// the devices that it requests.
 	Start(ctx context.Context, id string) error
 
-	// Logs hands every record that the container wrote after since to emit, in
-	// the order of each stream, until the container has ended and all is read.
-	// It returns the position behind the last record that emit took, also with an
-	// error, so that another call can go on there. An error of emit ends it.
-	Logs(ctx context.Context, id string, since Position, emit func(Frame) error) (Position, error)
+	// Logs hands every record that the container wrote to these streams after
+	// since to emit, in the order of each stream, until the container has ended
+	// and all is read. It returns the position behind the last record that emit
+	// took, also with an error, so that another call can go on there; the mark of
+	// a stream that was not read stays. An error of emit ends it. An emit that
+	// takes its time delays nobody else who reads the same container's log.
+	Logs(ctx context.Context, id string, streams Streams, since Position, emit func(Frame) error) (Position, error)
 
 	// Wait returns when a started container has ended, at once when it already
 	// has. It outlives a broken connection, and an engine that is away for a
@@ -62,7 +68,24 @@ type Engine interface {
 
 	// Run returns the engine's present run, from its start to its end.
 	Run(ctx context.Context) (Run, error)
+
+	// RemoveTree removes all that is in a folder of the engine's host, whoever owns
+	// it, and not the folder. No symbolic link is followed, and nothing that is
+	// mounted below it is touched. What cannot be removed stays and is named in the
+	// error; all else is removed all the same. Where the path has come to lead to
+	// another folder than id, nothing is removed, and that is an error. The labels, and LabelHelper, are on
+	// the container that does it, which is gone afterwards.
+	RemoveTree(ctx context.Context, hostPath string, id removetree.ID, labels map[string]string) error
+
+	// Self returns the container of this engine that this process runs in, nil
+	// where it runs in none. It is never another one: where that cannot be told,
+	// it is an error.
+	Self(ctx context.Context) (*Self, error)
 }
+
+// LabelHelper is on the containers that do Gantry's own work, with what they do,
+// and on the image that they are made of.
+const LabelHelper = "gantry.helper"
 
 // ImageStore is the part of an engine that Images builds on.
 type ImageStore interface {

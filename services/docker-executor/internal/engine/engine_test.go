@@ -16,7 +16,7 @@ func TestIsInfrastructure(t *testing.T) {
 	t.Parallel()
 	for kind, want := range map[error]bool{
 		engine.ErrImageNotFound: false, engine.ErrPullDenied: false, engine.ErrRefused: false,
-		engine.ErrCannotStart: false, engine.ErrNameConflict: false,
+		engine.ErrCannotStart: false, engine.ErrNoDriver: false, engine.ErrNameConflict: false,
 		engine.ErrNotFound: true, engine.ErrNoSpace: true, engine.ErrRegistryUnavailable: true,
 		engine.ErrUnavailable: true, engine.ErrFailed: true,
 		errors.New("unheard of"): true, context.Canceled: false, context.DeadlineExceeded: false,
@@ -90,6 +90,32 @@ func TestResume(t *testing.T) {
 		}
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("stopped behind %d: %v, want %v", stop, got, want)
+		}
+	}
+}
+
+func TestHostPath(t *testing.T) {
+	t.Parallel()
+	self := &engine.Self{ID: "x", Mounts: []engine.SelfMount{
+		{Source: "/srv/gantry", Destination: "/var/lib/gantry"}, {Destination: "/var/lib/gantry/tmp"},
+		{Source: "/disk2", Destination: "/var/lib/gantry/big/"}, {Source: "/run/docker.sock", Destination: "/run/docker.sock"},
+	}}
+	for local, want := range map[string]string{
+		"/var/lib/gantry": "/srv/gantry", "/var/lib/gantry/": "/srv/gantry", "/var/lib/gantry/a/../b": "/srv/gantry/b",
+		"/var/lib/gantry/big/x": "/disk2/x", "/var/lib/gantry/bigger": "/srv/gantry/bigger", "/run/docker.sock": "/run/docker.sock",
+		"/var/lib/gantry/tmp/x": "", "/var/lib/gantry2": "", "/var/lib": "", "/": "",
+	} {
+		if got, ok := self.HostPath(local); got != want || ok != (want != "") {
+			t.Errorf("%s: %q, %t, want %q", local, got, ok, want)
+		}
+		if got, ok := (*engine.Self)(nil).HostPath("/a/./b"); got != "/a/b" || !ok {
+			t.Errorf("in no container: %q, %t", got, ok)
+		}
+	}
+	whole := &engine.Self{Mounts: []engine.SelfMount{{Source: "/", Destination: "/host"}, {Source: "/img", Destination: "/"}}}
+	for local, want := range map[string]string{"/host/etc": "/etc", "/etc": "/img/etc"} {
+		if got, ok := whole.HostPath(local); got != want || !ok {
+			t.Errorf("%s: %q, %t, want %q", local, got, ok, want)
 		}
 	}
 }

@@ -23,6 +23,12 @@ var (
 	// ErrCannotStart: the container exists and its program cannot be run.
 	ErrCannotStart = errors.New("container cannot start")
 
+	// ErrNoDriver: the engine has no runtime of the name that was asked for
+	// (Create), or nothing that gives the container the devices of a device
+	// request (Start): mostly a GPU. The container may be tried again without, as
+	// another one; one that could not start is to be removed as any other.
+	ErrNoDriver = errors.New("no such runtime or device driver on the engine")
+
 	// ErrNameConflict: another container holds the name.
 	ErrNameConflict = errors.New("container name in use")
 
@@ -47,6 +53,7 @@ var (
 var advice = map[error]string{
 	ErrImageNotFound:       "check its name and tag, and the task's pull policy",
 	ErrPullDenied:          "check the image's name, and that the executor's Docker config has credentials for its registry",
+	ErrNoDriver:            "install it there (for GPUs: NVIDIA's container toolkit), or send the task to a queue of nodes that have it",
 	ErrNameConflict:        "choose another name, or remove that container",
 	ErrNoSpace:             "free some space there",
 	ErrRegistryUnavailable: "check that the engine's host reaches the registry",
@@ -84,7 +91,7 @@ func IsInfrastructure(err error) bool {
 	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return false
 	}
-	for _, own := range []error{ErrImageNotFound, ErrPullDenied, ErrRefused, ErrCannotStart, ErrNameConflict} {
+	for _, own := range []error{ErrImageNotFound, ErrPullDenied, ErrRefused, ErrCannotStart, ErrNoDriver, ErrNameConflict} {
 		if errors.Is(err, own) {
 			return false
 		}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+
+	"github.com/cenkalti/backoff/v5"
 )
 
 // PullPolicy says when an image is fetched from its registry.
@@ -21,24 +24,33 @@ const (
 // DefaultPullIdle is how long a pull may go without any progress.
 const DefaultPullIdle = 5 * time.Minute
 
+// PullLimits bound a pull with all its tries.
+type PullLimits struct {
+	Idle  time.Duration // without any progress; 0: DefaultPullIdle
+	Total time.Duration // from its beginning; 0: none
+}
+
+// maxPulls is how often a pull is tried that the registry or the network made
+// fail. The engine keeps the layers that it got.
+const maxPulls = 5
+
 // Images makes sure that images are present. Of each image there is one pull at
 // a time, which all who ask for it share; different images are pulled side by
 // side.
 type Images struct {
-	store ImageStore
-	idle  time.Duration
+	store  ImageStore
+	limits PullLimits
 
 	mu    sync.Mutex
 	pulls map[string]*pull // by reference
 }
 
-// NewImages returns Images over an engine's store. A pull that makes no
-// progress for idle is given up; 0 means DefaultPullIdle.
-func NewImages(store ImageStore, idle time.Duration) *Images {
-	if idle <= 0 {
-		idle = DefaultPullIdle
+// NewImages returns Images over an engine's store.
+func NewImages(store ImageStore, limits PullLimits) *Images {
+	if limits.Idle <= 0 {
+		limits.Idle = DefaultPullIdle
 	}
-	return &Images{store: store, idle: idle, pulls: map[string]*pull{}}
+	return &Images{store: store, limits: limits, pulls: map[string]*pull{}}
 }
 
 // Ensure returns the image after it was pulled, if the policy asks for that.
@@ -115,29 +127,85 @@ func (im *Images) leave(p *pull, l *listener) {
 
 var errNobodyWaits = errors.New("nobody waits for this pull any more")
 
-// run pulls and watches that the pull moves.
+// run pulls within the limits.
 func (im *Images) run(ctx context.Context, p *pull) {
 	defer close(p.done)
 	defer p.cancel(nil)
-	silent := &Error{
-		Op: "pull", Subject: "image " + p.ref, Kind: ErrRegistryUnavailable,
-		Detail: fmt.Sprintf("no progress for %s", im.idle),
-	}
-	watchdog := time.AfterFunc(im.idle, func() { p.cancel(silent) })
-	defer watchdog.Stop()
-
-	p.err = im.store.Pull(ctx, p.ref, func(pp PullProgress) {
-		watchdog.Reset(im.idle)
-		im.tell(p, pp)
-	})
-	if p.err != nil && context.Cause(ctx) == silent {
-		p.err = silent
-	}
+	p.err = im.tries(ctx, p)
 	im.mu.Lock()
 	if im.pulls[p.ref] == p {
 		delete(im.pulls, p.ref)
 	}
 	im.mu.Unlock()
+}
+
+// tries pulls again where the registry or the network failed and may not the
+// next time.
+func (im *Images) tries(ctx context.Context, p *pull) error {
+	silent := im.limitOf(p, fmt.Sprintf("no progress for %s", im.limits.Idle))
+	watchdog := time.AfterFunc(im.limits.Idle, func() { p.cancel(silent) })
+	defer watchdog.Stop()
+	if total := im.limits.Total; total > 0 {
+		late := im.limitOf(p, fmt.Sprintf("not there after %s, the limit of the executor's pull_timeout", total))
+		defer time.AfterFunc(total, func() { p.cancel(late) }).Stop()
+	}
+	pause := backoff.NewExponentialBackOff()
+	pause.InitialInterval, pause.MaxInterval = time.Second, 30*time.Second
+	var last error
+	ended := func(err error) error {
+		switch cause := context.Cause(ctx); {
+		case errors.Is(cause, silent) && last != nil:
+			return last // which says more
+		case isLimit(cause):
+			return cause
+		default:
+			return err
+		}
+	}
+	for failed := 1; ; failed++ {
+		err := im.store.Pull(ctx, p.ref, func(pp PullProgress) {
+			watchdog.Reset(im.limits.Idle)
+			im.tell(p, pp)
+		})
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return ended(err)
+		case !errors.Is(err, ErrRegistryUnavailable):
+			return err
+		case failed == maxPulls:
+			return afterTries(err, failed)
+		}
+		last = err
+		select {
+		case <-ctx.Done():
+			return ended(context.Cause(ctx))
+		case <-time.After(pause.NextBackOff()):
+		}
+	}
+}
+
+// afterTries adds to an error how often there was one.
+func afterTries(err error, times int) error {
+	failed := (*Error)(nil)
+	if !errors.As(err, &failed) {
+		return err
+	}
+	again := *failed
+	again.Detail = strings.TrimSpace(fmt.Sprintf("%s (tried %d times)", again.Detail, times))
+	return &again
+}
+
+// limitOf is the cause that ends a pull when a limit is reached.
+func (im *Images) limitOf(p *pull, detail string) error {
+	return &Error{Op: "pull", Subject: "image " + p.ref, Kind: ErrRegistryUnavailable, Detail: detail}
+}
+
+// isLimit reports whether a pull was ended by one of its limits.
+func isLimit(cause error) bool {
+	limit := (*Error)(nil)
+	return errors.As(cause, &limit)
 }
 
 func (im *Images) tell(p *pull, pp PullProgress) {

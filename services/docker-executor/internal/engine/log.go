@@ -5,10 +5,10 @@ import "time"
 // Stream is one of a container's two outputs.
 type Stream int
 
-// The two outputs.
+// The two outputs. Each is a bit of Streams.
 const (
-	Stdout Stream = iota + 1
-	Stderr
+	Stdout Stream = 1
+	Stderr Stream = 2
 )
 
 // String returns the stream's name on the wire, "stdout" or "stderr".
@@ -18,6 +18,19 @@ func (s Stream) String() string {
 	}
 	return "stdout"
 }
+
+// Streams are the outputs that somebody reads.
+type Streams uint8
+
+// The sets of outputs.
+const (
+	StdoutOnly = Streams(Stdout)
+	StderrOnly = Streams(Stderr)
+	Both       = StdoutOnly | StderrOnly
+)
+
+// Has reports whether s is among the streams.
+func (ss Streams) Has(s Stream) bool { return ss&Streams(s) != 0 }
 
 // Frame is one record of a container's log: a line, a part of a long line, or
 // what was left without a newline at the end. Its bytes are exactly the

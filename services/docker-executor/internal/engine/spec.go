@@ -23,4 +23,9 @@ type Mount struct {
 	HostPath      string
 	ContainerPath string
 	ReadOnly      bool
+	// SELinux is how the host's SELinux is to label it: "z" for all containers,
+	// "Z" for this one, empty for not at all. No such path may have a colon in it.
+	SELinux string
+	// Alone leaves out what else is mounted on the host below the path.
+	Alone bool
 }

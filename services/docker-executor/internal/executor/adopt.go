@@ -57,7 +57,9 @@ func (e *Executor) adoptFree(ctx, lifetime context.Context, begin func(serve fun
 // leaves it to the next look.
 func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowded bool) (done bool, err error) {
 	if f.Job == "" {
-		if err := f.Remove(); err != nil { // its executor died while making or removing it
+		clean, stop := context.WithTimeout(lifetime, cleanTimeout)
+		defer stop()
+		if err := e.Tools.RemoveFolder(clean, f); err != nil { // its executor died while making or removing it
 			zerolog.Ctx(ctx).Debug().Err(err).Msg("folder of no attempt is not removed yet, trying again")
 		}
 		return false, errLeftToOwner

@@ -30,21 +30,52 @@ type About struct {
 	ImageDigest string `json:"image_digest,omitempty"`
 	// EngineRun is the run of the engine that started the container, noted before
 	// it does.
-	EngineRun engine.Run        `json:"engine_run,omitzero"`
+	EngineRun engine.Run `json:"engine_run,omitzero"`
+	// OtherWays says that there are other ways to create the container, should
+	// the engine refuse to start it in this one.
+	OtherWays bool              `json:"other_ways,omitempty"`
 	Timings   contracts.Timings `json:"timings,omitzero"`
+	// AskedToEnd says that the container was asked to end, for its soft time limit,
+	// or is about to be.
+	AskedToEnd bool `json:"asked_to_end,omitempty"`
 	// Exit is how the container ended, once that is known and all of its log is
 	// stored; LogSeq is then the number of the log's last piece.
 	Exit   *engine.Exit `json:"exit,omitempty"`
 	LogSeq uint64       `json:"log_seq,omitempty"`
+	// Written is, along with Exit, how many bytes of the container's standard
+	// streams went to transfer, by step.
+	Written map[string]int64 `json:"written,omitempty"`
 }
 
-// Volume is a folder of the host and its place in the container.
+// VolumeKind says what a volume is besides a folder that somebody else made.
+type VolumeKind string
+
+// The kinds.
+const (
+	// TemporaryVolume is a folder of ours: it is noted before it is made, and
+	// removed with the attempt.
+	TemporaryVolume VolumeKind = "temporary"
+	// DirectFile is an input that is mounted where it is.
+	DirectFile VolumeKind = "direct_file"
+)
+
+// Volume is a folder or file of the host and its place in the container.
 type Volume struct {
-	Name      string `json:"name,omitempty"` // empty: the default volume
+	Name      string `json:"name,omitempty"` // empty for one that no transform names
 	Host      string `json:"host"`
 	Container string `json:"container"`
 	ReadOnly  bool   `json:"read_only,omitempty"`
+	// Relabel is how SELinux is to label it: "z", "Z" or not at all.
+	Relabel string     `json:"relabel,omitempty"`
+	Kind    VolumeKind `json:"kind,omitempty"`
+	// Fields are the fields of the task that ask for it, none for the default
+	// volume; Asked is the host's path in them, before symbolic links were followed.
+	Fields []string `json:"fields,omitempty"`
+	Asked  string   `json:"asked,omitempty"`
 }
+
+// IsDefault reports whether it is the default temporary volume.
+func (v *Volume) IsDefault() bool { return v.Name == "" && len(v.Fields) == 0 }
 
 // Note writes what was changed in About. The file is not synced: it survives
 // the end of this process, and a container does not survive that of its host.

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
 const (
@@ -245,7 +246,11 @@ func isGone(path string) bool { return strings.HasPrefix(filepath.Base(path), go
 // is moved away first: whoever makes the attempt's folder anew meanwhile makes
 // another one. What is left if that is cut short is found as a folder of no
 // attempt.
-func (f *Folder) Remove() error {
+func (f *Folder) Remove() error { return f.RemoveWith(nil) }
+
+// RemoveWith is Remove for what a container left that we may not remove: empty
+// removes all that is in a folder, and is asked where permission is denied.
+func (f *Folder) RemoveWith(empty func(path string) error) error {
 	var err error
 	if !isGone(f.path) {
 		away := filepath.Join(f.workRoot, attemptsDir, gone+contracts.NewToken())
@@ -254,12 +259,21 @@ func (f *Folder) Remove() error {
 		}
 		f.path = away
 	}
-	for range removeTries {
-		if err = os.RemoveAll(f.path); !errors.Is(err, unix.ENOTEMPTY) {
-			break
+	if err = f.removeAll(); errors.Is(err, fs.ErrPermission) && empty != nil {
+		if err = empty(f.path); err == nil {
+			err = f.removeAll()
 		}
 	}
 	return errors.Join(err, f.Close())
+}
+
+func (f *Folder) removeAll() (err error) {
+	for range removeTries {
+		if err = volume.RemoveTree(f.path); !errors.Is(err, unix.ENOTEMPTY) {
+			break
+		}
+	}
+	return err
 }
 
 // Close gives the lock back and leaves the folder.

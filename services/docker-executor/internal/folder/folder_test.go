@@ -1,15 +1,20 @@
 package folder_test
 
 import (
+	"bufio"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"reflect"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -307,5 +312,83 @@ func TestWritableGivesOneReason(t *testing.T) {
 	first, second := folder.Writable(root), folder.Writable(root)
 	if first == nil || second == nil || first.Error() != second.Error() {
 		t.Errorf("first %v, then %v", first, second)
+	}
+}
+
+// strangerEnv has the work folder for a test that must not run as root.
+const strangerEnv = "GANTRY_TEST_STRANGER"
+
+// stranger is a user who is not root.
+const stranger = 65534
+
+// TestWhatMayNotBeRemoved is emptied by somebody else, who is asked only then.
+// The folder is that of a user who is not root, since nothing stops root.
+func TestWhatMayNotBeRemoved(t *testing.T) {
+	if root := os.Getenv(strangerEnv); root != "" {
+		removeAsStranger(t, root)
+		return
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root makes what is somebody else's")
+	}
+	root := t.TempDir()
+	for dir := root; dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := folder.Create(root, folder.About{Job: "job", Attempt: 1})
+	if err == nil {
+		err = errors.Join(f.Close(), filepath.WalkDir(root, func(path string, _ fs.DirEntry, _ error) error { return os.Chown(path, stranger, stranger) }))
+	}
+	program := filepath.Join(root, "test")
+	data, readErr := os.ReadFile("/proc/self/exe")
+	foreign := filepath.Join(f.VolumesDir(), "foreign")
+	if err = errors.Join(err, readErr, os.WriteFile(program, data, 0o755), os.Mkdir(foreign, 0o755), os.WriteFile(filepath.Join(foreign, "file"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.CommandContext(t.Context(), program, "-test.run=^TestWhatMayNotBeRemoved$")
+	child.Dir, child.Env, child.Stderr = root, append(os.Environ(), strangerEnv+"="+root), os.Stderr
+	child.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: stranger, Gid: stranger}}
+	answer, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(asked)
+	if !lines.Scan() || filepath.Dir(lines.Text()) != filepath.Join(root, "attempts") {
+		t.Errorf("asked to empty %q", lines.Text())
+	} else if err := os.RemoveAll(filepath.Join(lines.Text(), "volumes")); err != nil {
+		t.Error(err)
+	}
+	if err := answer.Close(); err != nil {
+		t.Error(err)
+	}
+	if out, err := io.ReadAll(asked); err != nil || child.Wait() != nil {
+		t.Errorf("the stranger failed: %s, %v", out, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(root, "attempts", "*")); err != nil || len(left) != 0 {
+		t.Errorf("left are %v, error %v", left, err)
+	}
+}
+
+func removeAsStranger(t *testing.T, root string) {
+	f, err := folder.Take(root, "job", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = f.RemoveWith(func(path string) error {
+		fmt.Println(path)
+		_, err := io.ReadAll(os.Stdin)
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

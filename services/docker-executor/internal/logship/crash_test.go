@@ -74,7 +74,7 @@ func (r *reader) see(m message) {
 		return
 	}
 	a, b := before.chunk, m.chunk
-	if before.subject != m.subject || a.Stream != b.Stream || !a.Time.Equal(b.Time) || !bytes.Equal(a.Bytes(), b.Bytes()) {
+	if before.subject != m.subject || a.Offset != b.Offset || a.Stream != b.Stream || !a.Time.Equal(b.Time) || !bytes.Equal(a.Bytes(), b.Bytes()) {
 		r.wrong = append(r.wrong, fmt.Sprintf("piece %d was %d bytes of %s on %s, is %d bytes of %s on %s",
 			b.Seq, len(a.Bytes()), a.Stream, before.subject, len(b.Bytes()), b.Stream, m.subject))
 	}
@@ -167,8 +167,15 @@ type scenario struct {
 	reader *reader
 	dir    string
 	log    []engine.Frame
+	spools map[logship.Source][]byte // what was ever appended to them
+	left   int                       // bytes yet to be appended
 	limit  int64
 	index  int64
+}
+
+// labels tell the sources apart.
+var labels = logship.Labels{
+	logship.EngineStdout: "1", logship.EngineStderr: "2", logship.SpoolStdout: "3", logship.SpoolStderr: "4", logship.SpoolParsed: "5",
 }
 
 func newScenario(t *testing.T, seed uint64) *scenario {
@@ -179,6 +186,7 @@ func newScenario(t *testing.T, seed uint64) *scenario {
 	}
 	s.store = &crashing{store: &store{seen: s.reader.see}, random: random, odds: []int{8, 30, 1000}[random.IntN(3)]}
 	s.log = frames(random, []int{100, 20_000, 3 << 19}[random.IntN(3)])
+	s.spools, s.left = map[logship.Source][]byte{}, []int{0, 100, 300_000}[random.IntN(3)]
 	return s
 }
 
@@ -199,7 +207,13 @@ func (s *scenario) run() uint64 {
 
 // live is the life of one executor.
 func (s *scenario) live() (uint64, error) {
-	shipper, err := logship.OpenWithIndex(s.Context(), s.store, s.dir, "job", 2, s.limit, s.index)
+	spools, err := logship.OpenSpools(s.dir)
+	if err != nil {
+		return 0, err
+	}
+	defer spools.Close() //nolint:errcheck // what it has is in the files
+	config := logship.Config{Limit: s.limit, Labels: labels, Spools: spools}
+	shipper, err := logship.OpenWithIndex(s.Context(), s.store, s.dir, "job", 2, config, s.index)
 	if err != nil {
 		return 0, err
 	}
@@ -218,11 +232,21 @@ func (s *scenario) live() (uint64, error) {
 			}
 		case 2:
 			return errCrash
+		case 3, 4, 5, 6, 7, 8:
+			s.spool(spools)
+		case 9, 10, 11:
+			shipper.FlushNow(s.Context())
 		}
 		return shipper.Write(s.Context(), f)
 	})
 	if err != nil {
 		return 0, err
+	}
+	for s.left > 0 {
+		s.spool(spools)
+		if s.random.IntN(2) == 0 {
+			shipper.FlushNow(s.Context())
+		}
 	}
 	last, err := shipper.Close(s.Context())
 	if err != nil {
@@ -232,6 +256,20 @@ func (s *scenario) live() (uint64, error) {
 		s.store.lose(1)
 	}
 	return last, shipper.Verify(s.Context())
+}
+
+// spool appends to one of the spools.
+func (s *scenario) spool(spools *logship.Spools) {
+	if s.left <= 0 {
+		return
+	}
+	data := text(s.random, 1+s.random.IntN(1+s.left/3))
+	s.left -= len(data)
+	to := logship.SpoolStdout + logship.Source(s.random.IntN(3))
+	if n, err := spools.Append(to, data); n != len(data) || err != nil {
+		s.Fatalf("appended %d of %d bytes: %v", n, len(data), err)
+	}
+	s.spools[to] = append(s.spools[to], data...)
 }
 
 // tear leaves the index as a process does that died while it wrote to it.
@@ -278,24 +316,29 @@ func (s *scenario) check(last uint64) {
 	for _, wrong := range s.reader.wrong {
 		s.Error(wrong)
 	}
-	var want, got [2][]byte
+	want, got := map[contracts.LogStream][]byte{}, map[contracts.LogStream][]byte{}
 	for _, f := range s.log {
-		want[f.Stream-engine.Stdout] = append(want[f.Stream-engine.Stdout], f.Data...)
+		label := labels[logship.Source(f.Stream)]
+		want[label] = append(want[label], f.Data...)
+	}
+	for source, data := range s.spools {
+		want[labels[source]] = data
 	}
 	if uint64(len(s.reader.pieces)) != last {
 		s.Errorf("%d pieces, the last is %d", len(s.reader.pieces), last)
 	}
+	var offset int64
 	for seq := uint64(1); seq <= last; seq++ {
-		i := 0
-		if s.reader.pieces[seq].chunk.Stream == contracts.LogStderr {
-			i = 1
-		}
 		chunk := s.reader.pieces[seq].chunk
-		got[i] = append(got[i], chunk.Bytes()...)
+		if chunk.Offset != offset {
+			s.Errorf("piece %d is at %d, want %d", seq, chunk.Offset, offset)
+		}
+		offset += int64(len(chunk.Bytes()))
+		got[chunk.Stream] = append(got[chunk.Stream], chunk.Bytes()...)
 	}
-	for i := range want {
-		if !bytes.Equal(want[i], got[i]) {
-			s.Errorf("stream %d: %d bytes, want %d", i+1, len(got[i]), len(want[i]))
+	for _, label := range labels {
+		if !bytes.Equal(want[label], got[label]) {
+			s.Errorf("source %s: %d bytes, want %d", label, len(got[label]), len(want[label]))
 		}
 	}
 	s.checkLimits(last)

@@ -23,14 +23,15 @@ const maxIndex = 4 << 20
 // published.
 type entry struct {
 	Seq    uint64 `json:"seq"`
-	Stream int    `json:"stream"` // an engine.Stream
+	Source Source `json:"stream"`
 	Bytes  int    `json:"bytes"`
-	// Time is that of the last record in the piece, and At how many bytes of the
-	// stream's records with exactly that time are in this piece and those before.
+	// Time is that of the piece: for one of the engine's that of the last record
+	// in it, and At is then how many bytes of the stream's records with exactly
+	// that time are in this piece and those before.
 	Time time.Time `json:"time"`
-	At   int64     `json:"at"`
-	// Waiting is the time of the oldest record of the other stream that no piece
-	// had taken up yet.
+	At   int64     `json:"at,omitzero"`
+	// Waiting is the time of the oldest record of the engine's other stream that no
+	// piece had taken up yet.
 	Waiting time.Time `json:"waiting,omitzero"`
 	// Back says that a record was older than the one before it on its stream, so
 	// that times are no places any more.
@@ -94,7 +95,7 @@ func parse(data []byte) (sum totals, entries []entry, whole int) {
 			return head.Sum, entries, whole
 		}
 		var e entry
-		if json.Unmarshal(line, &e) != nil || e.Seq != next || e.Bytes <= 0 || !e.known() {
+		if json.Unmarshal(line, &e) != nil || e.Seq != next || e.Bytes <= 0 || !e.Source.known() {
 			return head.Sum, entries, whole
 		}
 		entries = append(entries, e)

@@ -1,16 +1,20 @@
-// Package logship brings a container's log into the stream LIVE: in order,
-// complete, acknowledged, in pieces of a size that a reader likes.
+// Package logship brings a job's log into the stream LIVE: in order, complete,
+// acknowledged, in pieces of a size that a reader likes.
+//
+// A log has several sources: the container's two streams, which the engine
+// keeps, and [Spools], files in the attempt's folder. Each piece is of one
+// source and carries the name of the stream that it belongs to.
 //
 // Each piece is noted in an index in the attempt's folder before it is
 // published. Whoever opens a shipper on that folder goes on where the last one
 // was cut off: pieces that are noted and not stored, be it that they never got
 // there or that the server lost them, are shipped again as they were, with the
-// same number and the same bytes, from the engine's log; then come new ones. So
-// readers that take each number once have every byte once.
+// same number and the same bytes, from the engine's log and the spools; then
+// come new ones. So readers that take each number once have every byte once.
 //
-//	shipper, err := logship.Open(ctx, store, dir, job, attempt, limit)
+//	shipper, err := logship.Open(ctx, store, dir, job, attempt, config)
 //	go shipper.Run(ctx, lifetime)                  // ships what waits too long
-//	engine.Logs(ctx, id, shipper.Position(), shipper.Write)
+//	engine.Logs(ctx, id, streams, shipper.Position(), shipper.Write)
 //	last, err := shipper.Close(lifetime)           // or Leave, to be opened again
 //
 // After [ErrLost], wherever it comes from, that is done once more.
@@ -52,8 +56,19 @@ type Store interface {
 	DropLog(ctx context.Context, subject string, keep uint64) error
 }
 
-// Shipper takes the frames of one attempt's container. Write and Close are
-// called by one goroutine; pieces that wait are flushed by another.
+// Config says how a log is kept.
+type Config struct {
+	// Limit is how many bytes of a log are kept, the first half and the last; what
+	// lies between is dropped as the log grows. For a log that was begun with
+	// another limit, that one counts.
+	Limit  int64
+	Labels Labels
+	Spools *Spools // may be nil
+}
+
+// Shipper takes the frames of one attempt's container, and what its spools have.
+// Write and Close are called by one goroutine; pieces that wait are flushed by
+// another.
 type Shipper struct {
 	store      Store
 	job        contracts.JobID
@@ -61,6 +76,8 @@ type Shipper struct {
 	generation string
 	start      engine.Position
 	log        *zerolog.Logger
+	labels     Labels
+	spools     *Spools
 
 	// turn is taken by whoever works on what follows. It is kept while a piece is
 	// stored, which may take as long as NATS is away.
@@ -69,11 +86,12 @@ type Shipper struct {
 	sum     totals // of what is stored
 	live    uint64 // the stream sequence of the last piece
 	again   []entry
-	skip    [2]int64 // bytes to come that are shipped, by stream
+	skip    [2]int64 // bytes to come that are shipped, by the engine's stream
 	buffers [2]buffer
-	current engine.Stream
-	first   time.Time    // when the present piece began
-	newest  [2]time.Time // by stream
+	current Source
+	first   time.Time               // when the present piece of the engine's began
+	since   [len(spooled)]time.Time // when the present piece of a spool began, zero while there is none
+	newest  [2]time.Time            // by stream
 	back    bool
 	closed  bool
 	err     error
@@ -89,23 +107,22 @@ func (t turn) take() func() {
 }
 
 // Open returns a shipper that goes on with the log of an attempt, whose folder
-// is dir. limit is how many bytes of a log are kept, the first half and the
-// last; what lies between is dropped as the log grows. For a log that was begun
-// with another limit, that one counts.
-func Open(ctx context.Context, store Store, dir string, job contracts.JobID, attempt int, limit int64) (*Shipper, error) {
-	return open(ctx, store, dir, job, attempt, limit, maxIndex)
+// is dir.
+func Open(ctx context.Context, store Store, dir string, job contracts.JobID, attempt int, config Config) (*Shipper, error) {
+	return open(ctx, store, dir, job, attempt, config, maxIndex)
 }
 
-func open(ctx context.Context, store Store, dir string, job contracts.JobID, attempt int, limit, maxIndex int64) (*Shipper, error) {
+func open(ctx context.Context, store Store, dir string, job contracts.JobID, attempt int, config Config, maxIndex int64) (*Shipper, error) {
 	s := &Shipper{
 		store: store, job: job, attempt: attempt, generation: contracts.NewToken(), log: zerolog.Ctx(ctx),
-		current: engine.Stdout, wake: make(chan struct{}, 1), turn: make(turn, 1),
+		labels: config.Labels, spools: config.Spools,
+		current: EngineStdout, wake: make(chan struct{}, 1), turn: make(turn, 1),
 	}
 	var (
 		noted []entry
 		err   error
 	)
-	s.index, s.sum, noted, err = openIndex(dir, max(limit/2, contracts.MaxLogChunk), maxIndex)
+	s.index, s.sum, noted, err = openIndex(dir, max(config.Limit/2, contracts.MaxLogChunk), maxIndex)
 	if err == nil {
 		err = s.restore(ctx, noted)
 	}
@@ -181,7 +198,8 @@ func (s *Shipper) Write(ctx context.Context, frame engine.Frame) error {
 	if err := s.usable(); err != nil {
 		return err
 	}
-	i := frame.Stream - engine.Stdout
+	source := Source(frame.Stream)
+	i := source - EngineStdout
 	s.back = s.back || frame.Time.Before(s.newest[i])
 	s.newest[i] = frame.Time
 	skip := min(s.skip[i], int64(len(frame.Data)))
@@ -190,16 +208,16 @@ func (s *Shipper) Write(ctx context.Context, frame engine.Frame) error {
 	if len(data) == 0 {
 		return nil
 	}
-	if len(s.again) == 0 && frame.Stream != s.current {
+	if len(s.again) == 0 && source != s.current {
 		s.flush(ctx, s.current, false)
 	}
-	if len(s.buffers[i].data) == 0 || frame.Stream != s.current {
+	if len(s.buffers[i].data) == 0 || source != s.current {
 		s.first = time.Now()
 	}
-	s.current = frame.Stream
+	s.current = source
 	s.buffers[i].add(data, frame.Time.UTC())
 	s.shipAgain(ctx)
-	for len(s.again) == 0 && len(s.buffers[i].data) >= contracts.MaxLogChunk && s.flush(ctx, frame.Stream, false) {
+	for len(s.again) == 0 && len(s.buffers[i].data) >= contracts.MaxLogChunk && s.flush(ctx, source, false) {
 	}
 	select {
 	case s.wake <- struct{}{}:
@@ -213,44 +231,6 @@ func (s *Shipper) usable() error {
 		return errClosed
 	}
 	return s.err
-}
-
-// Run flushes pieces that have waited, until ctx ends. What is being stored then
-// is stored all the same, unless lifetime has ended as well: a piece that was
-// cut off would be lost.
-func (s *Shipper) Run(ctx, lifetime context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.wake:
-		}
-		for {
-			wait, some := s.flushDue(lifetime)
-			if !some {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-time.After(wait):
-			}
-		}
-	}
-}
-
-// flushDue flushes a piece that is old enough, and says how long a younger one
-// has yet to wait.
-func (s *Shipper) flushDue(ctx context.Context) (wait time.Duration, some bool) {
-	defer s.turn.take()()
-	if s.usable() != nil || len(s.again) > 0 || len(s.buffers[s.current-engine.Stdout].data) == 0 {
-		return 0, false
-	}
-	if wait := flushAfter - time.Since(s.first); wait > 0 {
-		return wait, true
-	}
-	s.flush(ctx, s.current, false)
-	return 0, false
 }
 
 // Verify compares the end of the stored log with what was acknowledged. It is
@@ -277,30 +257,19 @@ func (s *Shipper) Verify(ctx context.Context) error {
 }
 
 // Close ships what is left and returns the number of the last piece. All of the
-// log is stored then, or the error says why not.
+// log is stored then, or the error says why not. Nothing may be appended to a
+// spool any more.
 func (s *Shipper) Close(ctx context.Context) (last uint64, err error) {
 	defer s.turn.take()()
 	if err := s.usable(); err == nil {
-		s.giveUpAgain()
-		for s.flush(ctx, s.current, true) {
-		}
-		for s.flush(ctx, other(s.current), true) {
+		s.shipAgain(ctx)
+		s.giveUpAgain(ctx)
+		for _, source := range append([]Source{s.current, other(s.current)}, spooled[:]...) {
+			for s.flush(ctx, source, true) {
+			}
 		}
 	}
 	return s.sum.Seq, errors.Join(s.err, s.closeIndex())
-}
-
-// giveUpAgain passes over the pieces that cannot be shipped again, since the
-// engine's log has ended before them.
-func (s *Shipper) giveUpAgain() {
-	if len(s.again) == 0 {
-		return
-	}
-	s.log.Warn().Int("pieces", len(s.again)).Msg("pieces of the log are lost for good: the engine's log ends before them")
-	for _, e := range s.again {
-		s.sum.add(e)
-	}
-	s.again = nil
 }
 
 // Leave closes the shipper and ships nothing, for the next one to go on. It may
@@ -316,66 +285,4 @@ func (s *Shipper) closeIndex() error {
 		return nil
 	}
 	return s.index.close()
-}
-
-// flush ships a piece of a stream's buffer and reports whether it did. Unless
-// whole is set, a character that is not complete yet stays for the next one.
-func (s *Shipper) flush(ctx context.Context, stream engine.Stream, whole bool) bool {
-	b := &s.buffers[stream-engine.Stdout]
-	cut := min(len(b.data), contracts.MaxLogChunk)
-	if !whole || cut < len(b.data) {
-		cut -= incomplete(b.data[:cut])
-	}
-	if cut == 0 || s.err != nil {
-		return false
-	}
-	e := entry{Seq: s.sum.Seq + 1, Stream: int(stream), Bytes: cut, Back: s.back}
-	e.Time, e.At = b.after(s.sum.place(stream), cut)
-	if waiting := s.buffers[other(stream)-engine.Stdout].spans; len(waiting) > 0 && s.sum.place(other(stream)).Bytes == 0 {
-		e.Waiting = waiting[0].time
-	}
-	if err := s.index.add(e); err != nil {
-		s.err = fmt.Errorf("note piece %d of log of %s: %w", e.Seq, s.job, err)
-		return false
-	}
-	s.first = time.Now()
-	return s.ship(ctx, e)
-}
-
-// shipAgain ships the noted pieces whose bytes have come.
-func (s *Shipper) shipAgain(ctx context.Context) {
-	for len(s.again) > 0 {
-		e := s.again[0]
-		if len(s.buffers[engine.Stream(e.Stream)-engine.Stdout].data) < e.Bytes || !s.ship(ctx, e) {
-			return
-		}
-		s.again = s.again[1:]
-	}
-}
-
-// ship stores a piece that is noted.
-func (s *Shipper) ship(ctx context.Context, e entry) bool {
-	stream := engine.Stream(e.Stream)
-	b := &s.buffers[stream-engine.Stdout]
-	chunk := &contracts.LogChunk{
-		Version: contracts.Version, Job: s.job, Attempt: s.attempt, Seq: e.Seq, Time: e.Time, Stream: contracts.LogStream(stream.String()),
-	}
-	chunk.SetBytes(b.data[:e.Bytes])
-	subject := contracts.LogTailSubject(s.job)
-	if s.sum.isHead(e.Bytes) {
-		subject = contracts.LogHeadSubject(s.job)
-	}
-	live, err := s.store.PublishLog(ctx, subject, s.generation, s.live, chunk)
-	if err == nil {
-		s.live = live
-		b.take(e.Bytes)
-		if keep, drop := s.sum.add(e); drop {
-			err = s.store.DropLog(ctx, subject, keep)
-		}
-	}
-	if err != nil {
-		s.err = fmt.Errorf("ship log of %s: %w", s.job, err)
-		return false
-	}
-	return true
 }

@@ -29,7 +29,7 @@ func write(t *testing.T, s *logship.Shipper, stream engine.Stream, text string) 
 
 func open(t *testing.T, st logship.Store, attempt int, limit int64) *logship.Shipper {
 	t.Helper()
-	s, err := logship.Open(t.Context(), st, t.TempDir(), "job", attempt, limit)
+	s, err := logship.Open(t.Context(), st, t.TempDir(), "job", attempt, logship.Config{Limit: limit})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,7 +17,7 @@ import (
 
 func reopen(t *testing.T, st logship.Store, dir string, limit int64) *logship.Shipper {
 	t.Helper()
-	s, err := logship.Open(t.Context(), st, dir, "job", 1, limit)
+	s, err := logship.Open(t.Context(), st, dir, "job", 1, logship.Config{Limit: limit})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestEachAttemptHasItsLog(t *testing.T) {
 	if err := first.Verify(t.Context()); !errors.Is(err, logship.ErrLost) {
 		t.Errorf("the first attempt finds %v", err)
 	}
-	if _, err := logship.Open(t.Context(), st, t.TempDir(), "job", 1, 64<<20); err == nil {
+	if _, err := logship.Open(t.Context(), st, t.TempDir(), "job", 1, logship.Config{Limit: 64 << 20}); err == nil {
 		t.Error("an attempt that is over was opened")
 	}
 }

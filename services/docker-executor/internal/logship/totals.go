@@ -22,15 +22,18 @@ type totals struct {
 	Seq  uint64 `json:"seq"`  // of the last piece
 	Out  place  `json:"out"`
 	Err  place  `json:"err"`
-	Head int64  `json:"head"` // bytes in the head
-	Full bool   `json:"full"` // the head is complete, also where a smaller piece would fit
+	// Spools has how many bytes of each spool are shipped.
+	Spools [len(spooled)]int64 `json:"spools,omitzero"`
+
+	Head int64 `json:"head"` // bytes in the head
+	Full bool  `json:"full"` // the head is complete, also where a smaller piece would fit
 	// Tail is what is kept behind the head, in blocks from the oldest on.
 	Tail []block `json:"tail,omitempty"`
 	Kept int64   `json:"kept"` // bytes in it
 	Back bool    `json:"back,omitempty"`
 }
 
-// place is how far one stream is shipped.
+// place is how far one of the engine's streams is shipped.
 type place struct {
 	Bytes int64     `json:"bytes"` // all of them
 	Time  time.Time `json:"time,omitzero"`
@@ -47,15 +50,21 @@ type block struct {
 
 func newTotals(half int64) totals { return totals{Half: half} }
 
-func (e entry) known() bool {
-	return e.Stream == int(engine.Stdout) || e.Stream == int(engine.Stderr)
-}
-
-func (t *totals) place(s engine.Stream) *place {
-	if s == engine.Stderr {
+// place returns how far one of the engine's streams is shipped.
+func (t *totals) place(s Source) *place {
+	if s == EngineStderr {
 		return &t.Err
 	}
 	return &t.Out
+}
+
+// bytes returns how many there are, of all sources.
+func (t *totals) bytes() int64 {
+	n := t.Out.Bytes + t.Err.Bytes
+	for _, spooled := range t.Spools {
+		n += spooled
+	}
+	return n
 }
 
 // isHead reports whether a piece of this size would be part of the head.
@@ -64,13 +73,16 @@ func (t *totals) isHead(size int) bool { return !t.Full && t.Head+int64(size) <=
 // add counts a piece. drop says that the tail grew so long that all but its
 // last keep pieces are to be dropped.
 func (t *totals) add(e entry) (keep uint64, drop bool) {
-	stream := engine.Stream(e.Stream)
 	t.Seq = e.Seq
-	p := t.place(stream)
-	p.Bytes += int64(e.Bytes)
-	p.Time, p.At, p.Waiting = e.Time, e.At, time.Time{}
-	if o := t.place(other(stream)); o.Bytes == 0 {
-		o.Waiting = e.Waiting
+	if e.Source.isEngine() {
+		p := t.place(e.Source)
+		p.Bytes += int64(e.Bytes)
+		p.Time, p.At, p.Waiting = e.Time, e.At, time.Time{}
+		if o := t.place(other(e.Source)); o.Bytes == 0 {
+			o.Waiting = e.Waiting
+		}
+	} else {
+		t.Spools[e.Source.spool()] += int64(e.Bytes)
 	}
 	t.Back = t.Back || e.Back
 	if t.isHead(e.Bytes) {
@@ -120,9 +132,10 @@ func (p place) mark() engine.Mark {
 	return engine.Mark{Time: p.Time}
 }
 
-func other(s engine.Stream) engine.Stream {
-	if s == engine.Stdout {
-		return engine.Stderr
+// other returns the engine's other stream.
+func other(s Source) Source {
+	if s == EngineStdout {
+		return EngineStderr
 	}
-	return engine.Stdout
+	return EngineStdout
 }

@@ -56,7 +56,16 @@ func TestParser(t *testing.T) {
 			in:      []string{"hello\n[1]\n3\nnull\n\"x\"\n{\"current\":\"1\"}\n{\"message\":1}\n{\"total\":NaN}\n{\"total\":Infinity}\n{\"total\":1e999}\n{\"current\":true}\n{\"a\n"},
 			ignored: 12,
 		},
-		"all or nothing": {in: []string{`{"message":"m","current":"bad"}` + "\n{}"}, want: []pipe.State{{}}, ignored: 1},
+		"nested": {
+			in: []string{`{"message":{"a":"b"}}` + "\n" + `{"current":[1]}` + "\n" + `{"x":{"current":3},"total":4}` + "\n" +
+				`{"x":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + "}\n"},
+			want:    []pipe.State{state("", 4, -1)},
+			ignored: 3,
+		},
+		"huge":             {in: []string{`{"total":1.7e308,"current":123456789012345678901234567890}` + "\n"}, want: []pipe.State{state("", 1.7e308, 123456789012345678901234567890)}},
+		"written twice":    {in: []string{`{"current":1,"current":2}` + "\n"}, want: []pipe.State{state("", -1, 2)}},
+		"invalid in UTF-8": {in: []string{"{\"message\":\"a\xffb\"}\n"}, want: []pipe.State{state("a\uFFFDb", -1, -1)}},
+		"all or nothing":   {in: []string{`{"message":"m","current":"bad"}` + "\n{}"}, want: []pipe.State{{}}, ignored: 1},
 		"too long, whole": {
 			in:      []string{`{"message":"` + strings.Repeat("x", 64<<10) + `"}` + "\n" + `{"current":1}` + "\n"},
 			want:    []pipe.State{state("", -1, 1)},

@@ -15,7 +15,7 @@ var Guarded = []string{
 	"privileged", "cap_add", "devices", "device_cgroup_rules", "security_opt", "cgroup_parent", "volumes_from",
 	"volume_driver", "mounts=volume",
 	"network_mode=host", "network_mode=container", "pid_mode=host", "pid_mode=container", "ipc_mode=host", "ipc_mode=container",
-	"userns_mode=host",
+	"userns_mode=host", "uts_mode=host", "cgroupns=host",
 }
 
 // allOptions in AllowOptions allows all of Guarded.
@@ -37,6 +37,8 @@ func (p *Policy) Options(o *contracts.DockerOptions) error {
 		{"volume_driver", o.VolumeDriver != "" || slices.ContainsFunc(o.Mounts, hasDriver)},
 		{"mounts=volume", slices.ContainsFunc(o.Mounts, isNamedVolume)},
 		{"userns_mode=host", o.UsernsMode == "host"},
+		{"uts_mode=host", o.UtsMode == "host"},
+		{"cgroupns=host", o.Cgroupns == "host"},
 	} {
 		if asked.is && !p.allows(asked.option) {
 			return refused(asked.option, asked.option)
@@ -52,7 +54,7 @@ func (p *Policy) Options(o *contracts.DockerOptions) error {
 			return fmt.Errorf("mounts[%d]: %w", i, err)
 		}
 	}
-	return nil
+	return p.caps.check(o)
 }
 
 func (p *Policy) allows(option string) bool {
@@ -102,8 +104,13 @@ func (p *Policy) mount(m *contracts.Mount) error {
 	return err
 }
 
-// Complete returns a task's options with the operator's own where the task says
-// nothing.
+// Complete returns a task's options with the operator's own, and the node's
+// caps, where the task says nothing.
 func (p *Policy) Complete(task *contracts.DockerOptions) contracts.DockerOptions {
-	return task.Over(&p.run)
+	all := task.Over(&p.run)
+	p.caps.complete(&all)
+	return all
 }
+
+// Volumes returns what the operator mounts into every container.
+func (p *Policy) Volumes() []contracts.Volume { return p.volumes }

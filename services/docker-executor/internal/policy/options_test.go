@@ -45,6 +45,8 @@ func TestGuardedOptions(t *testing.T) {
 		`{"ipc_mode":"host"}`:                            "ipc_mode=host",
 		`{"ipc_mode":"container:db"}`:                    "ipc_mode=container",
 		`{"userns_mode":"host"}`:                         "userns_mode=host",
+		`{"uts_mode":"host"}`:                            "uts_mode=host",
+		`{"cgroupns":"host"}`:                            "cgroupns=host",
 	} {
 		o := options(t, text)
 		tried[option] = true
@@ -73,7 +75,7 @@ func TestHarmlessOptions(t *testing.T) {
 		`{}`, `{"network_mode":"none"}`, `{"network_mode":"bridge"}`, `{"network":"lab-net"}`, `{"mem_limit":"1g","cpu_shares":2}`,
 		`{"cap_drop":["ALL"]}`, `{"ulimits":[{"name":"nofile","soft":10}]}`, `{"tmpfs":{"/run":""}}`, `{"shm_size":"1g"}`,
 		`{"mounts":[{"target":"/m","type":"tmpfs"},{"target":"/n"}]}`, `{"device_requests":[{"count":-1,"capabilities":[["gpu"]]}]}`,
-		`{"ports":{"80/tcp":null}}`, `{"ipc_mode":"private"}`, `{"sysctls":{"net.core.somaxconn":1}}`, `{"init":false}`,
+		`{"ports":{"80/tcp":null}}`, `{"ipc_mode":"private"}`, `{"sysctls":{"net.core.somaxconn":1}}`, `{"init":false}`, `{"cgroupns":"private"}`,
 	} {
 		if err := none.Options(options(t, text)); err != nil {
 			t.Errorf("%s: %v", text, err)
@@ -98,28 +100,46 @@ func TestMountsOfTheHost(t *testing.T) {
 
 func TestRunOptions(t *testing.T) {
 	t.Parallel()
-	run, err := policy.ReadRunOptions(`{"environment":{"A":"operator","B":"operator"},"mem_limit":"1g","shm_size":"64m",
+	run, volumes, err := policy.ReadRunOptions(`{"environment":{"A":"operator","B":"operator"},"mem_limit":"1g","shm_size":"64m",
 		"volumes":{"/srv/data":{"bind":"/data","mode":"ro"}}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newPolicy(t, policy.Config{RunOptions: run})
+	p := newPolicy(t, policy.Config{RunOptions: run, Volumes: volumes})
 	got := p.Complete(options(t, `{"environment":["A=task"],"mem_limit":"2g","mounts":[{"target":"/t","type":"tmpfs"}]}`))
 	want := contracts.DockerOptions{
 		Environment: contracts.Environment{"A": "task", "B": "operator"}, MemLimit: 2 << 30, ShmSize: 64 << 20,
-		Mounts: []contracts.Mount{
-			{Type: "bind", Source: "/srv/data", Target: "/data", ReadOnly: true}, {Type: "tmpfs", Target: "/t"},
-		},
+		Mounts: []contracts.Mount{{Type: "tmpfs", Target: "/t"}},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+	mounted := []contracts.Volume{{Type: contracts.VolumeBindMount, HostPath: "/srv/data", ContainerPath: "/data", Mode: "ro"}}
+	if diff := cmp.Diff(mounted, p.Volumes()); diff != "" {
+		t.Error(diff)
+	}
 	for text, want := range map[string]string{
 		`{"mem_limt":1}`: "mem_limt", `{"mem_limit":"lots"}`: "mem_limit", `[`: "a list found", `{"cpu_shares":-1}`: "cpu_shares",
-		`{"volumes":{"/a":{"bind":"/b","mode":"x"}}}`: "volumes./a.mode", `{"volumes":{"/a":{}}}`: "mounts[0].target",
+		`{"volumes":{"/a":{"bind":"/b","mode":"x"}}}`: "volumes[0].mode", `{"volumes":{"/a":{}}}`: "volumes[0].container_path",
+		`{"volumes":["/a"]}`: "host:container", `{"volumes":[{"name":"t","type":"temporary"}]}`: "volumes[0]",
 	} {
-		if _, err := policy.ReadRunOptions(text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, _, err := policy.ReadRunOptions(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// TestVolumesOfTheOperator: Girder Worker's list form means read-only where it
+// says no mode.
+func TestVolumesOfTheOperator(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		`["/a:/b"]`: "ro", `["/a:/b:rw"]`: "rw", `["/a:/b:ro,z"]`: "ro,z", `{"/a":{"bind":"/b"}}`: "",
+		`[{"type":"bind_mount","host_path":"/a","container_path":"/b"}]`: "",
+	} {
+		_, volumes, err := policy.ReadRunOptions(`{"volumes":` + text + `}`)
+		if err != nil || len(volumes) != 1 || volumes[0].HostPath != "/a" || volumes[0].ContainerPath != "/b" || volumes[0].Mode != want {
+			t.Errorf("%s: %+v, %v", text, volumes, err)
 		}
 	}
 }

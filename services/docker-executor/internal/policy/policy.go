@@ -6,6 +6,8 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +20,9 @@ const (
 	SettingBind    = "GANTRY_ALLOW_BIND"
 	SettingImages  = "GANTRY_ALLOW_IMAGES"
 	SettingOptions = "GANTRY_ALLOW_OPTIONS"
+	SettingTime    = "GANTRY_MAX_TIME"
+	SettingMemory  = "GANTRY_MAX_MEMORY"
+	SettingCPUs    = "GANTRY_MAX_CPUS"
 )
 
 // Config is what the operator allows.
@@ -25,8 +30,17 @@ type Config struct {
 	AllowBind    []string // "<host path>" or "<host path>:ro", read-only; "<host path>:rw", both; with all below
 	AllowImages  []string // patterns in which * stands for anything; none: all images
 	AllowOptions []string // of [Guarded], or "all"
-	// RunOptions are the operator's own options for every container; a task's win.
+	// RunOptions are the operator's own options for every container; a task's
+	// win. Volumes are mounted into every container.
 	RunOptions contracts.DockerOptions
+	Volumes    []contracts.Volume
+	Caps       Caps
+}
+
+// GirderWorker returns a Config that allows all that Girder Worker did: every
+// image, every option, every folder of the host.
+func GirderWorker() Config {
+	return Config{AllowBind: []string{"/:rw"}, AllowOptions: []string{allOptions}}
 }
 
 // Mode is how a bind mount may be used, in the words of a task specification.
@@ -62,6 +76,8 @@ type Policy struct {
 	images  []pattern
 	options []string
 	run     contracts.DockerOptions
+	volumes []contracts.Volume
+	caps    Caps
 }
 
 type bind struct {
@@ -71,8 +87,8 @@ type bind struct {
 
 // New returns the policy, or an error that names every entry which is wrong.
 func New(cfg Config) (*Policy, error) {
-	p := &Policy{run: cfg.RunOptions}
-	var errs []error
+	p := &Policy{run: cfg.RunOptions, volumes: cfg.Volumes, caps: cfg.Caps}
+	errs := []error{cfg.Caps.validate()}
 	for _, entry := range cfg.AllowBind {
 		b, err := parseBind(entry)
 		errs = append(errs, err)
@@ -113,6 +129,30 @@ func parseBind(entry string) (bind, error) {
 // volume may be bound to, or a *Refusal. What is mounted has to be the path that
 // it returns: the other one may lead elsewhere by then.
 func (p *Policy) Bind(volume, hostPath string, mode Mode) (string, error) {
+	return p.bind(volume, hostPath, mode, filepath.EvalSymlinks)
+}
+
+// BindNew is Bind, for writing, of a folder that may have to be made: what it is
+// to be made in has to exist.
+func (p *Policy) BindNew(volume, hostPath string) (string, error) {
+	return p.bind(volume, hostPath, ReadWrite, resolveNew)
+}
+
+// resolveNew follows the symbolic links of a path whose last element may be
+// missing.
+func resolveNew(path string) (string, error) {
+	resolved, err := filepath.EvalSymlinks(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return resolved, err
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return "", fmt.Errorf("%s is a symbolic link that leads nowhere", path)
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(path))
+	return filepath.Join(parent, filepath.Base(path)), err
+}
+
+func (p *Policy) bind(volume, hostPath string, mode Mode, resolve func(path string) (string, error)) (string, error) {
 	refuse := func(setting, reason string) (string, error) {
 		r := &Refusal{What: fmt.Sprintf("host path %q of volume %q (%s)", hostPath, volume, mode), Reason: reason, Setting: setting}
 		r.Value = hostPath + ":" + string(mode)
@@ -133,13 +173,13 @@ func (p *Policy) Bind(volume, hostPath string, mode Mode) (string, error) {
 	// Whoever may mount nothing here is not told what exists.
 	readOnlyPrefix := ""
 	within := false
-	resolved, err := filepath.EvalSymlinks(hostPath)
+	resolved, err := resolve(hostPath)
 	for _, b := range p.binds {
 		if err != nil {
 			within = within || inside(b.prefix, hostPath)
 			continue
 		}
-		prefix, prefixErr := filepath.EvalSymlinks(b.prefix)
+		prefix, prefixErr := resolve(b.prefix)
 		if prefixErr != nil || !inside(prefix, resolved) {
 			continue
 		}

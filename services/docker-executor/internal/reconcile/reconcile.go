@@ -24,7 +24,7 @@ import (
 // Engine is what containers are found in and removed from.
 type Engine interface {
 	List(ctx context.Context, labels map[string]string) ([]engine.Container, error)
-	Remove(ctx context.Context, id string) error
+	attempt.Disposer
 }
 
 // Lives reads the last entry of a job's life, nil for a job that has none.
@@ -74,7 +74,7 @@ func (r *Reconciler) Look(ctx context.Context, now time.Time) error {
 		switch owned, err := r.isOwned(ctx, container); {
 		case err != nil:
 			errs = append(errs, err)
-		case owned:
+		case owned, isKept(container):
 			continue
 		case !known:
 			since, known = now, true
@@ -94,6 +94,9 @@ func (r *Reconciler) Look(ctx context.Context, now time.Time) error {
 // runs, on whichever node. A container whose labels are not ours to read is
 // somebody's.
 func (r *Reconciler) isOwned(ctx context.Context, container *engine.Container) (bool, error) {
+	if container.Labels[engine.LabelHelper] != "" {
+		return container.State == engine.Running, nil // its own work ends it
+	}
 	job, err := contracts.ParseJobID(container.Labels[attempt.LabelJob])
 	if err != nil {
 		return true, nil
@@ -109,8 +112,13 @@ func (r *Reconciler) isOwned(ctx context.Context, container *engine.Container) (
 	return last != nil && last.Running() && last.Attempt == number, nil
 }
 
+// isKept reports whether a container has ended and is to stay, as its task asked.
+func isKept(container *engine.Container) bool {
+	return container.State == engine.Exited && container.Labels[attempt.LabelKeep] != ""
+}
+
 func (r *Reconciler) remove(ctx context.Context, container *engine.Container) error {
-	if err := r.Engine.Remove(ctx, container.ID); err != nil {
+	if err := attempt.Dispose(ctx, r.Engine, container); err != nil {
 		return fmt.Errorf("remove container that is nobody's: %w", err)
 	}
 	zerolog.Ctx(ctx).Warn().Str("container", container.Name).Str("job", container.Labels[attempt.LabelJob]).

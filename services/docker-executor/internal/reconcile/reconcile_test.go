@@ -150,3 +150,48 @@ func TestTheGraceIsWithoutAGap(t *testing.T) {
 		t.Error("not removed")
 	}
 }
+
+// TestKeptContainersStay once they have ended; one that runs on is stopped. What
+// helps Gantry is its own as long as it runs.
+func TestKeptContainersStay(t *testing.T) {
+	t.Parallel()
+	eng := fake.New()
+	t.Cleanup(eng.Close)
+	put := func(name string, start bool, label string, steps ...string) {
+		id, err := eng.Create(t.Context(), engine.Spec{Name: name, Image: fake.ScriptImage, Args: steps, Labels: map[string]string{
+			attempt.LabelInstallation: "ours", attempt.LabelJob: "job", attempt.LabelAttempt: "1", label: "true",
+		}})
+		if err == nil && start {
+			err = eng.Start(t.Context(), id)
+		}
+		if err == nil && start && len(steps) == 0 {
+			_, err = eng.Wait(t.Context(), id, engine.Run{})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	put("kept", true, attempt.LabelKeep)
+	put("runs on", true, attempt.LabelKeep, "hang")
+	put("never ran", false, attempt.LabelKeep)
+	put("helps", true, engine.LabelHelper, "hang")
+	put("helped", true, engine.LabelHelper)
+	r := &reconcile.Reconciler{Engine: eng, Lives: lives{}, Installation: "ours", Grace: grace}
+	now := time.Now()
+	for _, at := range []time.Time{now, now.Add(grace), now.Add(2 * grace)} {
+		if err := r.Look(t.Context(), at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := eng.List(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	states := map[string]engine.State{}
+	for _, c := range list {
+		states[c.Name] = c.State
+	}
+	if len(states) != 3 || states["kept"] != engine.Exited || states["runs on"] != engine.Exited || states["helps"] != engine.Running {
+		t.Errorf("containers are %v", states)
+	}
+}

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -17,12 +18,29 @@ import (
 func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
+	if err := checkLabeled(spec.Mounts); err != nil {
+		return "", e.wrapAs(ctx, "create", subjectOf(spec), err, func(error) error { return engine.ErrRefused })
+	}
 	made, err := e.api.ContainerCreate(call, configOf(spec), e.hostConfigOf(spec), e.networkingOf(&spec.Options), platformOf(spec.Options.Platform), spec.Name)
 	if err != nil {
-		subject := strings.TrimSpace("container " + spec.Name + " from image " + spec.Image)
-		return "", e.wrapAs(ctx, "create", subject, err, createKind)
+		return "", e.wrapAs(ctx, "create", subjectOf(spec), err, createKind)
 	}
+	e.fresh.add(made.ID)
 	return made.ID, nil
+}
+
+func subjectOf(spec engine.Spec) string {
+	return strings.TrimSpace("container " + spec.Name + " from image " + spec.Image)
+}
+
+// checkLabeled sees to it that mounts with labels read back as they are meant.
+func checkLabeled(mounts []engine.Mount) error {
+	for _, m := range mounts {
+		if m.SELinux != "" && strings.Contains(m.HostPath+m.ContainerPath, ":") {
+			return fmt.Errorf("mount %s at %s: a path that SELinux is to label cannot have a colon in it", m.HostPath, m.ContainerPath)
+		}
+	}
+	return nil
 }
 
 // Start starts a created container. One that was started before is left alone,
@@ -30,15 +48,17 @@ func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
 func (e *Engine) Start(ctx context.Context, id string) error {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	// It answers behind a start that is under way; a list does not.
-	found, err := e.api.ContainerInspect(call, id)
-	if err != nil {
-		return e.wrapAs(ctx, "start", subject(id), err, startKind)
+	if !e.fresh.take(id) {
+		// It answers behind a start that is under way; a list does not.
+		found, err := e.api.ContainerInspect(call, id)
+		if err != nil {
+			return e.wrapAs(ctx, "start", subject(id), err, startKind)
+		}
+		if found.State != nil && stateOf(found.State.Status) != engine.Created {
+			return nil
+		}
 	}
-	if found.State != nil && stateOf(found.State.Status) != engine.Created {
-		return nil
-	}
-	err = e.api.ContainerStart(call, id, container.StartOptions{})
+	err := e.api.ContainerStart(call, id, container.StartOptions{})
 	return e.wrapAs(ctx, "start", subject(id), err, startKind)
 }
 
@@ -46,6 +66,9 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 func (e *Engine) Signal(ctx context.Context, id, signal string) error {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
+	if signal == "SIGKILL" {
+		e.killed.Store(id, struct{}{})
+	}
 	err := e.api.ContainerKill(call, id, signal)
 	if err != nil && says(err, "is not running") {
 		return nil
@@ -59,6 +82,7 @@ func (e *Engine) Signal(ctx context.Context, id, signal string) error {
 func (e *Engine) Remove(ctx context.Context, id string) error {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
+	e.killed.Delete(id)
 	try := func() (struct{}, error) {
 		err := e.api.ContainerRemove(call, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		if err == nil || errdefs.IsNotFound(err) {

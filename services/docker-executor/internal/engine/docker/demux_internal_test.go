@@ -91,6 +91,59 @@ func FuzzDemux(f *testing.F) {
 	})
 }
 
+// pieces hands out a stream in reads of given sizes, over and over.
+type pieces struct {
+	rest  []byte
+	sizes []byte
+	reads int
+}
+
+func (p *pieces) Read(to []byte) (int, error) {
+	if len(p.rest) == 0 {
+		return 0, io.EOF
+	}
+	size := len(p.rest)
+	if len(p.sizes) > 0 {
+		size = int(p.sizes[p.reads%len(p.sizes)]) + 1
+		p.reads++
+	}
+	n := copy(to, p.rest[:min(size, len(p.rest))])
+	p.rest = p.rest[n:]
+	return n, nil
+}
+
+// FuzzDemuxBorders: where a read begins and ends, amid a header or with several
+// records in it, changes nothing of what comes out. Each byte of kinds is one
+// record, whose length is that byte's share of text.
+func FuzzDemuxBorders(f *testing.F) {
+	f.Add([]byte{9}, "one record", []byte{})               // in one read
+	f.Add([]byte{9}, "one record", []byte{0})              // a byte at a time
+	f.Add([]byte{9}, "one record", []byte{2, 4})           // a header in two reads
+	f.Add([]byte{3, 6, 0, 7}, "many at once", []byte{255}) // several in one
+	f.Add([]byte{255, 254, 1}, strings.Repeat("\xff\n", 200), []byte{7, 0, 90})
+	f.Fuzz(func(t *testing.T, kinds []byte, text string, sizes []byte) {
+		var stream strings.Builder
+		var want []string
+		for _, kind := range kinds {
+			record := text[:min(int(kind), len(text))]
+			text = text[len(record):]
+			stream.WriteString(block(1+kind%2, stamp+record))
+			want = append(want, engine.Stream(1+kind%2).String()+" "+record)
+		}
+		var got []string
+		err := demux(&pieces{rest: []byte(stream.String()), sizes: sizes}, func(fr engine.Frame) error {
+			got = append(got, fr.Stream.String()+" "+string(fr.Data))
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("records (-want +got):\n%s", diff)
+		}
+	})
+}
+
 func TestNewlinesRestored(t *testing.T) {
 	t.Parallel()
 	first, second := time.Unix(1, 0), time.Unix(2, 0)

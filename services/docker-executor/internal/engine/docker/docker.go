@@ -1,12 +1,14 @@
 // Package docker is an engine.Engine on a Docker engine, from 20.10 (API 1.41)
 // on. It is the only package that knows Docker's client.
 //
-// Three things it does its own way, each for a reason:
+// Four things it does its own way, each for a reason:
 //
 //   - Containers get the "local" log driver, whatever the engine's default is:
 //     it keeps every byte, where json-file replaces what is not UTF-8.
 //   - The log is followed through the log interface and never by attaching: an
 //     attached stream starts too late, and is lost with its reader.
+//   - Work that needs root on the host (RemoveTree) is done by this very program
+//     in a container, from an image that is imported, never pulled.
 //   - What has to end with the container (Wait, Logs) has no time limit of its
 //     own and outlives a broken connection; every other call is bounded.
 package docker
@@ -14,6 +16,8 @@ package docker
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/docker/docker/client"
@@ -31,6 +35,7 @@ type Config struct {
 	CallTimeout      time.Duration // of one bounded call; 0: 2 min
 	UnavailableLimit time.Duration // how long Wait and Logs put up with an engine that does not answer; 0: 2 min
 	ProbeInterval    time.Duration // between looks at a container while its stream is silent; 0: 15 s
+	Program          string        // a static program that calls removetree.Main, for RemoveTree; empty: this process' own
 	LogMaxSize       string        // of one container, as the log driver reads it; empty: "100g"
 }
 
@@ -52,9 +57,13 @@ func (c Config) withDefaults() Config {
 
 // Engine is a connection to one Docker engine.
 type Engine struct {
-	api   *client.Client
-	creds credentials
-	cfg   Config
+	api    *client.Client
+	creds  credentials
+	cfg    Config
+	manner atomic.Pointer[manner] // as it was last asked for
+	fresh  fresh
+	killed sync.Map // by container: it was sent SIGKILL
+	helper helper
 }
 
 var _ engine.Engine = (*Engine)(nil)

@@ -32,8 +32,11 @@ func newEngine(t *testing.T, cfg docker.Config) *docker.Engine {
 }
 
 func TestConformance(t *testing.T) {
+	newEngine(t, docker.Config{}) // skips where there is none
+	program := build(t, "./testdata/unprivileged", "-ldflags", "-X main.of=conformance")
+	helperImages(t, program)
 	enginetest.Run(t, func(t *testing.T) enginetest.Subject {
-		e := newEngine(t, docker.Config{})
+		e := newEngine(t, docker.Config{Program: program})
 		return enginetest.Subject{Engine: e, Image: enginetest.BuildImage(t, ""), Absent: "gantry-enginetest:absent"}
 	})
 }

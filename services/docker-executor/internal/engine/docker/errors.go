@@ -70,10 +70,12 @@ func createKind(err error) error {
 		return engine.ErrImageNotFound
 	case errdefs.IsNotFound(err):
 		return engine.ErrRefused // for example container:<id> of a container that is gone
-	case errdefs.IsConflict(err) && says(err, "name"):
+	case errdefs.IsConflict(err) && says(err, "container name"):
 		return engine.ErrNameConflict
 	case errdefs.IsConflict(err):
 		return engine.ErrRefused
+	case saysNoRuntime(err):
+		return engine.ErrNoDriver
 	default:
 		return kindOf(err)
 	}
@@ -88,6 +90,8 @@ func startKind(err error) error {
 		return kind
 	case says(err, "no such container"):
 		return engine.ErrNotFound
+	case saysNoRuntime(err), saysNoDevices(err):
+		return engine.ErrNoDriver
 	case says(err, "cannot allocate memory", "resource temporarily unavailable", "too many open files", "context deadline"):
 		return engine.ErrFailed
 	case kind == engine.ErrRefused, kind == engine.ErrNotFound: // such as a network that does not exist
@@ -118,6 +122,18 @@ func pullKind(err error) error {
 	default: // timeouts, refused connections, 5xx, too many requests, broken layers
 		return engine.ErrRegistryUnavailable
 	}
+}
+
+// saysNoRuntime: in the words of engines before 23.0, and of later ones.
+func saysNoRuntime(err error) bool {
+	return says(err, "unknown runtime specified", "unknown or invalid runtime name")
+}
+
+// saysNoDevices: no driver took the request, or none of the vendors' files
+// describes such devices; or NVIDIA's programs, which carry a request out, are
+// not all there or find no GPU.
+func saysNoDevices(err error) bool {
+	return says(err, "could not select device driver", "cdi device injection failed", "vendor from cdi", "nvidia-container-")
 }
 
 func noSpace(err error) bool { return says(err, "no space left on device", "disk quota exceeded") }

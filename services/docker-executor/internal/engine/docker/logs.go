@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -26,13 +27,14 @@ const sinceSlack = time.Minute
 // while the engine answers otherwise.
 const maxBroken = 10
 
-// Logs hands every record behind since to emit until the container has ended.
+// Logs hands every record of the streams behind since to emit until the
+// container has ended.
 //
 // Following alone is not enough: older engines end a follow before the last
 // records. So when it ends and the container has too, the log is read once more
 // without following, from the position reached, until nothing new comes.
-func (e *Engine) Logs(ctx context.Context, id string, since engine.Position, emit func(engine.Frame) error) (engine.Position, error) {
-	r := &logReader{engine: e, id: id, pos: since, emit: emit}
+func (e *Engine) Logs(ctx context.Context, id string, streams engine.Streams, since engine.Position, emit func(engine.Frame) error) (engine.Position, error) {
+	r := &logReader{engine: e, id: id, streams: streams, pos: since, emit: emit}
 	err := r.run(ctx)
 	if r.emitErr != nil {
 		return r.pos, r.emitErr
@@ -44,6 +46,7 @@ func (e *Engine) Logs(ctx context.Context, id string, since engine.Position, emi
 type logReader struct {
 	engine  *Engine
 	id      string
+	streams engine.Streams
 	pos     engine.Position
 	emit    func(engine.Frame) error
 	emitErr error        // what ended it, if it was emit
@@ -101,7 +104,7 @@ func (r *logReader) follow(ctx context.Context) error {
 	defer watcher.Wait()
 	defer cancel(nil)
 
-	err := r.read(ctx, container.LogsOptions{Follow: true, Since: sinceOption(r.pos)}, r.resuming())
+	err := r.read(ctx, r.streams, container.LogsOptions{Follow: true, Since: r.sinceOption()}, r.resuming())
 	if err != nil && errors.Is(context.Cause(ctx), errStuck) {
 		return nil
 	}
@@ -141,7 +144,7 @@ func (r *logReader) finish(ctx context.Context) error {
 		before := r.taken.Load()
 		complete, err := r.finishTail(ctx)
 		if err == nil && !complete {
-			err = r.read(ctx, container.LogsOptions{Since: sinceOption(r.pos)}, r.resuming())
+			err = r.read(ctx, r.streams, container.LogsOptions{Since: r.sinceOption()}, r.resuming())
 		}
 		if r.emitErr != nil || err != nil {
 			return errors.Join(r.emitErr, err)
@@ -157,15 +160,19 @@ func (r *logReader) finish(ctx context.Context) error {
 // prove to hold all that is missing.
 func (r *logReader) finishTail(ctx context.Context) (bool, error) {
 	var tail []engine.Frame
-	err := r.read(ctx, container.LogsOptions{Tail: fmt.Sprint(tailRecords)}, func(f engine.Frame) error {
-		f.Data = append([]byte(nil), f.Data...)
-		tail = append(tail, f)
+	records := 0 // of both streams: the engine counts them before it picks
+	err := r.read(ctx, engine.Both, container.LogsOptions{Tail: fmt.Sprint(tailRecords)}, func(f engine.Frame) error {
+		records++
+		if r.streams.Has(f.Stream) {
+			f.Data = bytes.Clone(f.Data)
+			tail = append(tail, f)
+		}
 		return nil
 	})
 	if err != nil {
 		return false, err
 	}
-	if len(tail) >= tailRecords && !coversEnd(tail, r.pos) {
+	if records >= tailRecords && !coversEnd(tail, r.pos) {
 		return false, nil
 	}
 	take := r.resuming()
@@ -217,8 +224,8 @@ func (r *logReader) resuming() func(engine.Frame) error {
 }
 
 // read hands the records of one log request to take.
-func (r *logReader) read(ctx context.Context, opts container.LogsOptions, take func(engine.Frame) error) error {
-	opts.ShowStdout, opts.ShowStderr, opts.Timestamps = true, true, true
+func (r *logReader) read(ctx context.Context, streams engine.Streams, opts container.LogsOptions, take func(engine.Frame) error) error {
+	opts.ShowStdout, opts.ShowStderr, opts.Timestamps = streams.Has(engine.Stdout), streams.Has(engine.Stderr), true
 	body, err := r.engine.api.ContainerLogs(ctx, r.id, opts)
 	if err != nil {
 		return err
@@ -233,8 +240,14 @@ func (r *logReader) read(ctx context.Context, opts container.LogsOptions, take f
 
 // sinceOption is the earliest time that a record behind the position can have.
 // The engine leaves out what is older, which saves sending it again.
-func sinceOption(pos engine.Position) string {
-	out, err := pos.Stdout.Time, pos.Stderr.Time
+func (r *logReader) sinceOption() string {
+	out, err := r.pos.Stdout.Time, r.pos.Stderr.Time
+	switch r.streams {
+	case engine.StdoutOnly:
+		err = out
+	case engine.StderrOnly:
+		out = err
+	}
 	var since time.Time
 	switch {
 	case out.IsZero() && err.IsZero():

@@ -55,7 +55,7 @@ func (e *Engine) hostConfigOf(spec engine.Spec) *container.HostConfig {
 		IpcMode: container.IpcMode(o.IpcMode), PidMode: container.PidMode(o.PidMode), UTSMode: container.UTSMode(o.UtsMode),
 		UsernsMode: container.UsernsMode(o.UsernsMode), CgroupnsMode: container.CgroupnsMode(o.Cgroupns),
 		ReadonlyRootfs: o.ReadOnly, Tmpfs: o.Tmpfs, ShmSize: int64(o.ShmSize), StorageOpt: o.StorageOpt, Sysctls: textMap(o.Sysctls),
-		VolumesFrom: o.VolumesFrom, VolumeDriver: o.VolumeDriver, Mounts: mountsOf(spec.Mounts, o.Mounts),
+		VolumesFrom: o.VolumesFrom, VolumeDriver: o.VolumeDriver, Binds: labeledOf(spec.Mounts), Mounts: mountsOf(spec.Mounts, o.Mounts),
 		Runtime: o.Runtime, Init: &init, OomScoreAdj: o.OOMScoreAdj, Resources: resourcesOf(o),
 		LogConfig: e.logConfig(),
 	}
@@ -210,10 +210,34 @@ func deviceRequestsOf(requests []contracts.DeviceRequest) []container.DeviceRequ
 func mountsOf(ours []engine.Mount, asked []contracts.Mount) []mount.Mount {
 	var list []mount.Mount
 	for _, m := range ours {
-		list = append(list, mount.Mount{Type: mount.TypeBind, Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.ReadOnly})
+		if m.SELinux != "" {
+			continue
+		}
+		made := mount.Mount{Type: mount.TypeBind, Source: m.HostPath, Target: m.ContainerPath, ReadOnly: m.ReadOnly}
+		if m.Alone {
+			made.BindOptions = &mount.BindOptions{NonRecursive: true}
+		}
+		list = append(list, made)
 	}
 	for i := range asked {
 		list = append(list, mountOf(&asked[i]))
+	}
+	return list
+}
+
+// labeledOf returns the mounts that SELinux is to label: only this older form
+// can say so. With it the engine would make a host path that is missing.
+func labeledOf(ours []engine.Mount) []string {
+	var list []string
+	for _, m := range ours {
+		if m.SELinux == "" {
+			continue
+		}
+		mode := "rw"
+		if m.ReadOnly {
+			mode = "ro"
+		}
+		list = append(list, m.HostPath+":"+m.ContainerPath+":"+mode+","+m.SELinux)
 	}
 	return list
 }

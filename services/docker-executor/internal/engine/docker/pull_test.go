@@ -39,6 +39,8 @@ type registry struct {
 	// halfway is closed by a test that has seen half of a layer arrive; the rest
 	// waits for that, since an engine tells nothing of a pull that is over at once.
 	halfway chan struct{}
+	// repaired is closed by a test when the repository "shaky" is to work.
+	repaired chan struct{}
 
 	mu       sync.Mutex
 	requests map[string]int // manifests asked for, by repository
@@ -48,7 +50,7 @@ func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(
 
 func newRegistry(t *testing.T, private bool) *registry {
 	t.Helper()
-	r := &registry{private: private, closing: make(chan struct{}), halfway: make(chan struct{}), blobs: map[string][]byte{}, requests: map[string]int{}}
+	r := &registry{private: private, closing: make(chan struct{}), halfway: make(chan struct{}), repaired: make(chan struct{}), blobs: map[string][]byte{}, requests: map[string]int{}}
 	var layer, packed bytes.Buffer
 	content := make([]byte, 256<<10) // random: no two tests share a layer
 	_, _ = rand.Read(content)        // never fails
@@ -105,6 +107,15 @@ func (r *registry) asked(repository string) int {
 	return r.requests[repository]
 }
 
+func (r *registry) isRepaired() bool {
+	select {
+	case <-r.repaired:
+		return true
+	default:
+		return false
+	}
+}
+
 func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	path := strings.TrimPrefix(req.URL.Path, "/v2/")
 	repository, rest, _ := strings.Cut(path, "/")
@@ -119,7 +130,7 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case repository == "absent":
 		w.WriteHeader(http.StatusNotFound)
 		_, _ = w.Write([]byte(`{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}`))
-	case repository == "broken":
+	case repository == "broken", repository == "shaky" && !r.isRepaired():
 		w.WriteHeader(http.StatusBadGateway)
 	case kind == "manifests":
 		r.mu.Lock()
@@ -165,7 +176,7 @@ func TestPull(t *testing.T) {
 	t.Parallel()
 	e := newEngine(t, docker.Config{})
 	r := newRegistry(t, false)
-	images := engine.NewImages(e, 0)
+	images := engine.NewImages(e, engine.PullLimits{})
 	ref := r.ref("watched")
 	if _, err := images.Ensure(t.Context(), ref, engine.PullNever, nil); !errors.Is(err, engine.ErrImageNotFound) || !strings.Contains(err.Error(), "never") {
 		t.Errorf("never: %v", err)
@@ -221,7 +232,7 @@ func TestPullErrors(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, err := engine.NewImages(e, time.Second).Ensure(t.Context(), test.ref, engine.PullAlways, nil)
+			_, err := engine.NewImages(e, engine.PullLimits{Idle: time.Second}).Ensure(t.Context(), test.ref, engine.PullAlways, nil)
 			if !errors.Is(err, test.kind) || engine.IsInfrastructure(err) != test.infra || !strings.Contains(err.Error(), test.ref) {
 				t.Errorf("%v (infrastructure: %t), want %v (%t)", err, engine.IsInfrastructure(err), test.kind, test.infra)
 			}
@@ -241,7 +252,7 @@ func TestPullWithCredentials(t *testing.T) {
 	}
 	e := newEngine(t, docker.Config{ConfigDir: dir})
 	ref := r.ref("tool")
-	if _, err := engine.NewImages(e, 0).Ensure(t.Context(), ref, engine.PullAlways, nil); err != nil {
+	if _, err := engine.NewImages(e, engine.PullLimits{}).Ensure(t.Context(), ref, engine.PullAlways, nil); err != nil {
 		t.Fatal(err)
 	}
 	forget(t, ref)
@@ -255,7 +266,7 @@ func TestPullWithUnreadableCredentials(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	images := engine.NewImages(newEngine(t, docker.Config{ConfigDir: dir}), 0)
+	images := engine.NewImages(newEngine(t, docker.Config{ConfigDir: dir}), engine.PullLimits{})
 	_, err := images.Ensure(t.Context(), private.ref("tool"), engine.PullAlways, nil)
 	if !errors.Is(err, engine.ErrPullDenied) || !strings.Contains(err.Error(), "no-such-helper") {
 		t.Errorf("%v, want denied with the helper's name", err)
@@ -264,4 +275,104 @@ func TestPullWithUnreadableCredentials(t *testing.T) {
 		t.Errorf("public image: %v", err)
 	}
 	forget(t, public.ref("tool"))
+}
+
+// TestPullWithCredentialHelpers: a helper for one registry, and one for all.
+func TestPullWithCredentialHelpers(t *testing.T) {
+	r := newRegistry(t, true)
+	server := strings.TrimPrefix(r.URL, "http://")
+	bin := t.TempDir()
+	helper := `#!/bin/sh
+read -r server
+[ "$1" = get ] && [ "$server" = "` + server + `" ] || { echo "credentials not found in native keychain"; exit 1; }
+printf '{"ServerURL":"%s","Username":"lab","Secret":"pass"}' "$server"
+`
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-gantry-test"), []byte(helper), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))
+	for name, config := range map[string]map[string]any{
+		"for one": {"credHelpers": map[string]string{server: "gantry-test"}},
+		"for all": {"credsStore": "gantry-test"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "config.json"), encode(t, config), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			images := engine.NewImages(newEngine(t, docker.Config{ConfigDir: dir}), engine.PullLimits{})
+			if _, err := images.Ensure(t.Context(), r.ref("tool"), engine.PullAlways, nil); err != nil {
+				t.Fatal(err)
+			}
+			forget(t, r.ref("tool"))
+			if _, err := images.Ensure(t.Context(), newRegistry(t, true).ref("tool"), engine.PullAlways, nil); !errors.Is(err, engine.ErrPullDenied) {
+				t.Errorf("a registry that the helper does not know: %v, want denied", err)
+			}
+		})
+	}
+}
+
+// TestPullTriesAgain: a registry that fails for a moment costs no task.
+func TestPullTriesAgain(t *testing.T) {
+	t.Parallel()
+	r := newRegistry(t, false)
+	ref := r.ref("shaky")
+	store := &repairing{Engine: newEngine(t, docker.Config{}), repair: sync.OnceFunc(func() { close(r.repaired) })}
+	img, err := engine.NewImages(store, engine.PullLimits{}).Ensure(t.Context(), ref, engine.PullAlways, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forget(t, ref)
+	if img.Digest != digest(r.manifest) || store.failed != 1 {
+		t.Errorf("image %+v after %d pulls that failed", img, store.failed)
+	}
+}
+
+// repairing is an engine whose registry is repaired after a pull failed.
+type repairing struct {
+	*docker.Engine
+	repair func()
+	failed int
+}
+
+func (e *repairing) Pull(ctx context.Context, ref string, progress func(engine.PullProgress)) error {
+	err := e.Engine.Pull(ctx, ref, progress)
+	if err != nil {
+		e.failed++
+		e.repair()
+	}
+	return err
+}
+
+// TestPullsSideBySide: a pull that hangs holds up none of another image, and
+// several who want the same image share one pull.
+func TestPullsSideBySide(t *testing.T) {
+	t.Parallel()
+	slow, fast := newRegistry(t, false), newRegistry(t, false)
+	images := engine.NewImages(newEngine(t, docker.Config{}), engine.PullLimits{})
+	var callers sync.WaitGroup
+	begun := make(chan struct{})
+	seen := sync.OnceFunc(func() { close(begun) })
+	for range 4 {
+		callers.Go(func() {
+			if _, err := images.Ensure(t.Context(), slow.ref("watched"), engine.PullAlways, func(p engine.PullProgress) {
+				if p.Done > 0 {
+					seen()
+				}
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	<-begun
+	if _, err := images.Ensure(t.Context(), fast.ref("tool"), engine.PullAlways, nil); err != nil {
+		t.Error(err)
+	}
+	close(slow.halfway)
+	callers.Wait()
+	forget(t, slow.ref("watched"))
+	forget(t, fast.ref("tool"))
+	if asked := slow.asked("watched"); asked > 2 { // by tag, and by digest
+		t.Errorf("the manifest was asked for %d times by 4 callers", asked)
+	}
 }

@@ -71,7 +71,7 @@ func TestBrokenConnection(t *testing.T) {
 	tasks.Go(func() { exit, waitErr = e.Wait(t.Context(), id, engine.Run{}) })
 	tasks.Go(func() {
 		defer close(lines)
-		_, logErr = e.Logs(t.Context(), id, engine.Position{}, func(f engine.Frame) error {
+		_, logErr = e.Logs(t.Context(), id, engine.Both, engine.Position{}, func(f engine.Frame) error {
 			lines <- string(f.Data)
 			return nil
 		})
@@ -134,7 +134,7 @@ func TestEngineAway(t *testing.T) {
 	<-waiting
 	p.down()
 	none := func(engine.Frame) error { return nil }
-	_, logErr := e.Logs(t.Context(), id, engine.Position{}, none)
+	_, logErr := e.Logs(t.Context(), id, engine.Both, engine.Position{}, none)
 	_, imageErr := e.Image(t.Context(), "any")
 	_, createErr := e.Create(t.Context(), engine.Spec{Image: "any"})
 	for call, err := range map[string]error{
@@ -203,12 +203,12 @@ func testFollow(t *testing.T, afterFirst func(http.ResponseWriter, *http.Request
 		return true
 	}
 	e := newEngine(t, docker.Config{Host: p.host(), ProbeInterval: 20 * time.Millisecond})
-	id := start(t, e, "", "out:first\\n", "err:other\\n", "lines:1000:20")
+	id := start(t, e, "", "out:first\\n", "err:other\\n", "err:more\\n", "lines:1000:20")
 	if _, err := e.Wait(t.Context(), id, engine.Run{}); err != nil {
 		t.Fatal(err)
 	}
 	var stdout, stderr []byte
-	_, err := e.Logs(t.Context(), id, engine.Position{}, func(f engine.Frame) error {
+	_, err := e.Logs(t.Context(), id, engine.Both, engine.Position{}, func(f engine.Frame) error {
 		if f.Stream == engine.Stderr {
 			stderr = append(stderr, f.Data...)
 			return nil
@@ -220,20 +220,29 @@ func testFollow(t *testing.T, afterFirst func(http.ResponseWriter, *http.Request
 	for i := range 1000 {
 		want += fmt.Sprintf("%019d\n", i)
 	}
-	if err != nil || string(stdout) != want || string(stderr) != "other\n" {
+	if err != nil || string(stdout) != want || string(stderr) != "other\nmore\n" {
 		t.Errorf("error %v, %d bytes of stdout, want %d, stderr %q", err, len(stdout), len(want), stderr)
+	}
+	follows.Store(0)
+	stderr = nil
+	_, err = e.Logs(t.Context(), id, engine.StderrOnly, engine.Position{}, func(f engine.Frame) error {
+		stderr = append(stderr, f.Data...)
+		return nil
+	})
+	if err != nil || string(stderr) != "other\nmore\n" { // long before the last records of both
+		t.Errorf("error %v, stderr by itself %q", err, stderr)
 	}
 }
 
 func TestLogInConstantMemory(t *testing.T) {
 	e := newEngine(t, docker.Config{})
-	const lines, width = 500_000, 100
+	const lines, width = 200_000, 1000 // 200 MB
 	id := start(t, e, "", fmt.Sprintf("lines:%d:%d", lines, width))
 	var bytes, records int
 	var peak uint64
-	_, err := e.Logs(t.Context(), id, engine.Position{}, func(f engine.Frame) error {
+	_, err := e.Logs(t.Context(), id, engine.Both, engine.Position{}, func(f engine.Frame) error {
 		bytes += len(f.Data)
-		if records++; records%50_000 == 0 {
+		if records++; records%10_000 == 0 {
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			peak = max(peak, m.HeapAlloc)

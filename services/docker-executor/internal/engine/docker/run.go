@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
 	"golang.org/x/sys/unix"
@@ -37,50 +37,96 @@ func (e *Engine) Run(ctx context.Context) (engine.Run, error) {
 	defer fresh.Close() //nolint:errcheck // only its idle connections are closed
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	run, _, err := presentRun(call, fresh)
+	run, _, err := e.presentRun(call, fresh)
 	return run, e.wrap(ctx, "ask for the run of", "docker engine "+e.api.DaemonHost(), err)
 }
 
+// manner is what an engine's information says of its runs. To ask for it takes
+// the engine many times longer than to say which run it is.
+type manner struct {
+	run   string // that it was asked of
+	keeps bool   // its containers live on
+	// behind is how far its clock lags behind ours, at least; 0 where the two are
+	// one clock.
+	behind time.Duration
+	at     time.Time
+}
+
+// mannerLasts bounds what an engine that was given another configuration, or a
+// clock that was set, can make of it.
+const mannerLasts = time.Minute
+
 // presentRun returns the present run and when it began, the zero time where that
 // is not known.
-func presentRun(ctx context.Context, api *client.Client) (engine.Run, time.Time, error) {
+func (e *Engine) presentRun(ctx context.Context, api *client.Client) (engine.Run, time.Time, error) {
+	asked := time.Now().Round(0)
 	id, began, err := identify(ctx, api)
 	if err != nil {
 		return engine.Run{}, began, err
 	}
+	run := engine.Run{ID: id}
+	known := e.manner.Load()
+	if known == nil || id == "" || known.run != id || asked.Sub(known.at).Abs() > mannerLasts {
+		if known, run.Seen, err = askManner(ctx, api, id); err != nil {
+			return engine.Run{}, began, err
+		}
+		e.manner.Store(known)
+	} else {
+		run.Seen = asked.Add(-known.behind)
+	}
+	run.Keeps = known.keeps
+	run.Host, err = hostOf(api)
+	return run, began, err
+}
+
+// askManner also returns what the engine's clock says.
+func askManner(ctx context.Context, api *client.Client, id string) (*manner, time.Time, error) {
+	before := time.Now().Round(0)
 	info, err := api.Info(ctx)
 	if err != nil {
-		return engine.Run{}, began, err
+		return nil, before, err
 	}
-	// The time is that of this run only if no other one began in between.
+	after := time.Now().Round(0)
+	// It is of this run only if no other one began in between.
 	again, _, err := identify(ctx, api)
 	if err == nil && again != id {
 		err = fmt.Errorf("it is being restarted: %w", context.DeadlineExceeded)
 	}
 	if err != nil {
-		return engine.Run{}, began, err
+		return nil, before, err
 	}
-	run := engine.Run{ID: id, Keeps: info.LiveRestoreEnabled}
-	if run.Seen, err = time.Parse(time.RFC3339Nano, info.SystemTime); err != nil {
-		return engine.Run{}, began, fmt.Errorf("read its time: %w", err)
+	clock, err := time.Parse(time.RFC3339Nano, info.SystemTime)
+	if err != nil {
+		return nil, before, fmt.Errorf("read its time: %w", err)
 	}
-	if isLocal(api) {
-		boot, err := os.ReadFile(bootFile)
-		if err != nil {
-			return engine.Run{}, began, err
-		}
-		run.Host = strings.TrimSpace(string(boot))
+	m := &manner{run: id, keeps: info.LiveRestoreEnabled, at: after}
+	if !isLocal(api) || clock.Before(before) || clock.After(after) {
+		m.behind = after.Sub(clock)
 	}
-	return run, began, nil
+	return m, clock, nil
+}
+
+// hostOf names the present run of the engine's host, where that is this one.
+func hostOf(api *client.Client) (string, error) {
+	if !isLocal(api) {
+		return "", nil
+	}
+	boot, err := os.ReadFile(bootFile)
+	return strings.TrimSpace(string(boot)), err
 }
 
 func identify(ctx context.Context, api *client.Client) (id string, began time.Time, err error) {
-	made, err := api.NetworkInspect(ctx, bridge, network.InspectOptions{})
-	if err == nil {
-		return made.ID, made.Created, nil
-	}
-	if !errdefs.IsNotFound(err) {
+	// Not by inspecting the network: that walks its containers, under locks that
+	// starting and ending ones want as well. Done often, Docker 20.10 came to a
+	// standstill for good.
+	networks, err := api.NetworkList(ctx, network.ListOptions{Filters: filters.NewArgs(filters.Arg("name", bridge))})
+	if err != nil {
 		return "", began, err
+	}
+	for _, made := range networks { // the filter takes parts of names too
+		if made.Name == bridge {
+			return made.ID, made.Created, nil
+		}
 	}
 	if !isLocal(api) {
 		return "", began, nil
@@ -133,7 +179,12 @@ func (e *Engine) endedWith(ctx context.Context, began engine.Run, at time.Time) 
 	defer fresh.Close() //nolint:errcheck // only its idle connections are closed
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	present, start, err := presentRun(call, fresh)
+	if host, err := hostOf(fresh); err == nil && host == began.Host {
+		if id, _, err := identify(call, fresh); err == nil && id == began.ID {
+			return false // it still runs, and takes new connections
+		}
+	}
+	present, start, err := e.presentRun(call, fresh)
 	if err != nil { // it is on its way down, or just starting
 		return ctx.Err() == nil && !began.Keeps && !at.Before(began.Seen)
 	}

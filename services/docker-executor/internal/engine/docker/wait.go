@@ -3,7 +3,6 @@ package docker
 import (
 	"context"
 	"fmt"
-	"syscall"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -115,37 +114,6 @@ func exitOf(state *container.State) engine.Exit {
 	}
 	if at, err := time.Parse(time.RFC3339Nano, state.FinishedAt); err == nil {
 		exit.FinishedAt = at
-	}
-	return exit
-}
-
-// How often, and how long in between, a container that was killed is looked at
-// again for word of an out-of-memory kill.
-const (
-	oomLooks = 5
-	oomPause = 100 * time.Millisecond
-)
-
-// withLateOOM adds to an exit that the container ran out of memory. The engine
-// learns of that by an event of its own, which may come after the exit's.
-func (e *Engine) withLateOOM(ctx context.Context, id string, exit engine.Exit) engine.Exit {
-	if exit.OOMKilled || exit.Code != 128+int(syscall.SIGKILL) {
-		return exit
-	}
-	for range oomLooks {
-		call, cancel := e.bounded(ctx)
-		found, err := e.api.ContainerInspect(call, id)
-		cancel()
-		if err != nil || found.HostConfig.Memory == 0 {
-			return exit // without a limit of its own it cannot be over it
-		}
-		if found.State.OOMKilled {
-			exit.OOMKilled = true
-			return exit
-		}
-		if sleep(ctx, oomPause) != nil {
-			return exit
-		}
 	}
 	return exit
 }

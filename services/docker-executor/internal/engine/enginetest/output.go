@@ -106,7 +106,7 @@ var errEnough = errors.New("enough")
 func (b *bench) take(id string, since engine.Position, n int) (output, engine.Position) {
 	b.Helper()
 	var out output
-	pos, err := b.Engine.Logs(b.Context(), id, since, func(f engine.Frame) error {
+	pos, err := b.Engine.Logs(b.Context(), id, engine.Both, since, func(f engine.Frame) error {
 		if out.frames == n {
 			return errEnough
 		}
@@ -190,4 +190,59 @@ func outputCanceled(b *bench) {
 	if log.err == nil || log.pos.Stdout.Records != 1 {
 		b.Errorf("canceled follow: error %v, position %+v", log.err, log.pos)
 	}
+}
+
+// outputOfOneStream: each stream by itself, resumed in the middle, beside marks
+// of the other one that are none of its business.
+func outputOfOneStream(b *bench) {
+	const lines, width = 1000, 20
+	id := b.start(b.spec("err:uno\\n", fmt.Sprintf("lines:%d:%d", lines, width), "err:due\\n", "err:tre\\n"))
+	b.wait(id)
+	read := func(streams engine.Streams, since engine.Position, n int) (output, engine.Position) {
+		var out output
+		pos, err := b.Engine.Logs(b.Context(), id, streams, since, func(f engine.Frame) error {
+			if out.frames == n {
+				return errEnough
+			}
+			out.add(f)
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			b.Fatalf("logs: %v", err)
+		}
+		return out, pos
+	}
+	head, pos := read(engine.StderrOnly, engine.Position{}, 1)
+	if string(head.stderr) != "uno\n" || len(head.stdout) != 0 || pos.Stdout != (engine.Mark{}) {
+		b.Errorf("first of stderr: %q, stdout %d bytes, position %+v", head.stderr, len(head.stdout), pos)
+	}
+	tail, end := read(engine.StderrOnly, pos, 100)
+	if string(tail.stderr) != "due\ntre\n" || len(tail.stdout) != 0 || end.Stdout != (engine.Mark{}) {
+		b.Errorf("rest of stderr: %q, stdout %d bytes, position %+v", tail.stderr, len(tail.stdout), end)
+	}
+	first, mid := read(engine.StdoutOnly, end, 700)
+	rest, last := read(engine.StdoutOnly, mid, lines)
+	checkLines(b, append(first.stdout, rest.stdout...), 0, lines, width)
+	if len(first.stderr)+len(rest.stderr) != 0 || last.Stderr != end.Stderr {
+		b.Errorf("stderr was read along, or its mark moved: %+v, want %+v", last.Stderr, end.Stderr)
+	}
+	if all, _ := read(engine.Both, last, lines); all.frames != 0 {
+		b.Errorf("%d frames behind the last of both", all.frames)
+	}
+}
+
+// outputOfSlowReader: one who does not take the next record of a stream delays
+// neither another reader nor the container.
+func outputOfSlowReader(b *bench) {
+	const lines, width = 5000, 100
+	id := b.start(b.spec("out:first\\n", fmt.Sprintf("lines:%d:%d", lines, width), "err:done\\n"))
+	stuck := b.followStreams(id, engine.StdoutOnly, engine.Position{})
+	b.expect(stuck, "first\n") // and takes no more until the container has ended
+	b.expect(b.followStreams(id, engine.StderrOnly, engine.Position{}), "done\n")
+	b.wait(id)
+	var out output
+	for f := range stuck.frames {
+		out.add(f)
+	}
+	checkLines(b, out.stdout, 0, lines, width)
 }

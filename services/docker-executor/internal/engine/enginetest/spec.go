@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 )
 
 // touch makes an empty file.
@@ -111,5 +112,65 @@ func entrypoint(b *bench) {
 	spec.Entrypoint = []string{"/bin/sh", "/bin/script", "out:first\\n"}
 	if got := b.stdout(spec); got != "first\nfrom the entrypoint\n" {
 		b.Errorf("output %q", got)
+	}
+}
+
+func removeTree(b *bench) {
+	tree, outside := b.TempDir(), b.TempDir()
+	b.touch(outside, "kept")
+	errs := []error{
+		os.MkdirAll(filepath.Join(tree, "a/b"), 0o755), os.Chmod(filepath.Join(tree, "a/b"), 0o500),
+		os.Symlink(outside, filepath.Join(tree, "a/link")), os.Symlink("..", filepath.Join(tree, "up")),
+	}
+	if err := errors.Join(errs...); err != nil {
+		b.Fatal(err)
+	}
+	b.touch(tree, "plain")
+	mark := map[string]string{"gantry.test": b.spec().Name}
+	id, err := removetree.IDOf(tree)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for range 2 { // the second time there is nothing in it
+		if err := b.Engine.RemoveTree(b.Context(), tree, id, mark); err != nil {
+			b.Fatal(err)
+		}
+		if left, err := os.ReadDir(tree); err != nil || len(left) != 0 {
+			b.Errorf("left: %v, %v", left, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(outside, "kept")); err != nil {
+		b.Errorf("what was linked to: %v", err)
+	}
+	if list, err := b.Engine.List(b.Context(), mark); err != nil || len(list) != 0 {
+		b.Errorf("containers left: %+v, %v", list, err)
+	}
+	exchanged := filepath.Join(b.TempDir(), "tree") // for a link, since its ID was taken
+	if err := errors.Join(os.Chmod(filepath.Dir(exchanged), 0o755), os.Symlink(outside, exchanged)); err != nil {
+		b.Fatal(err)
+	}
+	if err := b.Engine.RemoveTree(b.Context(), exchanged, id, mark); err == nil || !strings.Contains(err.Error(), exchanged) {
+		b.Errorf("a link to another folder: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(outside, "kept")); err != nil {
+		b.Errorf("what a link in the folder's place leads to: %v", err)
+	}
+	absent := filepath.Join(tree, "absent")
+	if err := b.Engine.RemoveTree(b.Context(), absent, id, mark); err == nil || !strings.Contains(err.Error(), absent) {
+		b.Errorf("a folder that is not there: %v", err)
+	}
+}
+
+// self: whoever runs the suite sees the same each time, and never a container
+// that the suite made.
+func self(b *bench) {
+	id := b.start(b.spec("hang"))
+	first, err := b.Engine.Self(b.Context())
+	if err != nil || first != nil && first.ID == id {
+		b.Fatalf("self is %+v, %v", first, err)
+	}
+	again, err := b.Engine.Self(b.Context())
+	if err != nil || (first == nil) != (again == nil) || first != nil && first.ID != again.ID {
+		b.Errorf("self is %+v, then %+v, %v", first, again, err)
 	}
 }

@@ -64,6 +64,8 @@ var tests = map[string]func(*bench){
 	"name conflict":                  nameConflict,
 	"program missing":                programMissing,
 	"program missing under init":     programMissingUnderInit,
+	"no such runtime":                noSuchRuntime,
+	"no such device":                 noSuchDevice,
 	"list by labels":                 listByLabels,
 	"ping and id":                    pingAndID,
 	"output of both streams":         outputBothStreams,
@@ -76,6 +78,10 @@ var tests = map[string]func(*bench){
 	"output resumed inside a line":   outputResumedInsideLine,
 	"output resumed while running":   outputResumedWhileRunning,
 	"output canceled":                outputCanceled,
+	"output of one stream":           outputOfOneStream,
+	"output of a slow reader":        outputOfSlowReader,
+	"remove a tree":                  removeTree,
+	"self":                           self,
 	"mount read-write and read-only": mounts,
 	"mount of a missing path":        mountMissing,
 	"user":                           user,
@@ -162,7 +168,7 @@ func (o *output) add(f engine.Frame) {
 func (b *bench) logs(id string, since engine.Position) (output, engine.Position) {
 	b.Helper()
 	var out output
-	pos, err := b.Engine.Logs(b.Context(), id, since, func(f engine.Frame) error {
+	pos, err := b.Engine.Logs(b.Context(), id, engine.Both, since, func(f engine.Frame) error {
 		out.add(f)
 		return nil
 	})
@@ -184,11 +190,15 @@ type follower struct {
 // follow reads a log in the background until it ends, stop is called, or the
 // test is over.
 func (b *bench) follow(id string, since engine.Position) *follower {
+	return b.followStreams(id, engine.Both, since)
+}
+
+func (b *bench) followStreams(id string, streams engine.Streams, since engine.Position) *follower {
 	ctx, cancel := context.WithCancel(b.Context())
 	f := &follower{frames: make(chan engine.Frame), stop: cancel}
 	f.group.Go(func() {
 		defer close(f.frames)
-		f.pos, f.err = b.Engine.Logs(ctx, id, since, func(fr engine.Frame) error {
+		f.pos, f.err = b.Engine.Logs(ctx, id, streams, since, func(fr engine.Frame) error {
 			fr.Data = append([]byte(nil), fr.Data...)
 			select {
 			case f.frames <- fr:

@@ -12,9 +12,11 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 )
 
 // ScriptImage is the image that every fake engine has from the start.
@@ -30,7 +32,11 @@ type Engine struct {
 	containers map[string]*container   // by ID
 	faults     map[Call][]*fault
 	pulls      []string
+	runtimes   map[string]bool
+	devices    map[string]bool // by capability
 	run        run
+	self       *engine.Self
+	trees      []Tree
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -43,6 +49,8 @@ func New() *Engine {
 		registry:   map[string]engine.Image{},
 		containers: map[string]*container{},
 		faults:     map[Call][]*fault{},
+		runtimes:   map[string]bool{"": true, "runc": true},
+		devices:    map[string]bool{},
 		run:        newRun(false),
 	}
 	e.AddImage(ScriptImage, map[string]string{"gantry.test.image": "yes"})
@@ -141,6 +149,9 @@ func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
 	if _, ok := e.imageLocked(spec.Image); !ok {
 		return fail(engine.ErrImageNotFound, "")
 	}
+	if !e.runtimes[spec.Options.Runtime] {
+		return fail(engine.ErrNoDriver, "Unknown runtime specified "+spec.Options.Runtime)
+	}
 	for _, c := range e.containers {
 		if spec.Name != "" && c.spec.Name == spec.Name {
 			return fail(engine.ErrNameConflict, "container "+c.id+" has it")
@@ -168,11 +179,14 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	if err := e.giveDevices(c); err != nil {
+		return err
+	}
 	return c.start()
 }
 
 // Logs hands out a container's log.
-func (e *Engine) Logs(ctx context.Context, id string, since engine.Position, emit func(engine.Frame) error) (engine.Position, error) {
+func (e *Engine) Logs(ctx context.Context, id string, streams engine.Streams, since engine.Position, emit func(engine.Frame) error) (engine.Position, error) {
 	if err := e.enter(ctx, CallLogs); err != nil {
 		return since, err
 	}
@@ -186,7 +200,7 @@ func (e *Engine) Logs(ctx context.Context, id string, since engine.Position, emi
 		if err != nil || !more {
 			return pos, err
 		}
-		if !resume.New(f) {
+		if !streams.Has(f.Stream) || !resume.New(f) {
 			continue
 		}
 		if err := emit(f); err != nil {
@@ -272,6 +286,51 @@ func (e *Engine) Ping(ctx context.Context) error { return e.enter(ctx, CallPing)
 
 // ID returns the engine's own id.
 func (e *Engine) ID(ctx context.Context) (string, error) { return e.id, e.enter(ctx, CallID) }
+
+// RemoveTree removes what is in a folder, as far as this process may.
+func (e *Engine) RemoveTree(ctx context.Context, hostPath string, id removetree.ID, labels map[string]string) error {
+	if err := e.enter(ctx, CallTree); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.trees = append(e.trees, Tree{hostPath, labels})
+	e.mu.Unlock()
+	if err := removetree.Contents(hostPath, id); err != nil {
+		return fmt.Errorf("remove what is in %s as root: %w", hostPath, err)
+	}
+	return nil
+}
+
+// Tree is one call of RemoveTree.
+type Tree struct {
+	HostPath string
+	Labels   map[string]string
+}
+
+// Trees returns the trees that were removed so far, in order.
+func (e *Engine) Trees() []Tree {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.trees)
+}
+
+// SetSelf says in which container the engine's caller runs; it runs in none from
+// the start.
+func (e *Engine) SetSelf(self *engine.Self) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.self = self
+}
+
+// Self returns the caller's own container.
+func (e *Engine) Self(ctx context.Context) (*engine.Self, error) {
+	if err := e.enter(ctx, CallSelf); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.self, nil
+}
 
 func (e *Engine) find(op, id string) (*container, error) {
 	e.mu.Lock()

@@ -22,6 +22,8 @@ const (
 	CallPing   Call = "ping"
 	CallID     Call = "id"
 	CallRun    Call = "run"
+	CallSelf   Call = "self"
+	CallTree   Call = "tree"
 )
 
 // fault is what the next call of a kind runs into.

@@ -1,0 +1,68 @@
+package docker
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
+)
+
+// answer is an error as the client makes it of the engine's answer.
+func answer(class error, text string) error {
+	return fmt.Errorf("Error response from daemon: %s%w", text, quiet{class})
+}
+
+// quiet is an error that has a class and says nothing.
+type quiet struct{ error }
+
+func (quiet) Error() string   { return "" }
+func (q quiet) Unwrap() error { return q.error }
+
+// The texts are those of engines from 20.10 to 28.
+func TestKinds(t *testing.T) {
+	t.Parallel()
+	internal, invalid, missing, conflict := errdefs.ErrInternal, errdefs.ErrInvalidArgument, errdefs.ErrNotFound, errdefs.ErrConflict
+	for _, test := range []struct {
+		call func(error) error
+		err  error
+		want error
+	}{
+		{createKind, answer(missing, "No such image: tool:1"), engine.ErrImageNotFound},
+		{createKind, answer(missing, "No such container: gone"), engine.ErrRefused},
+		{createKind, answer(conflict, `Conflict. The container name "/a" is already in use by container "b"`), engine.ErrNameConflict},
+		{createKind, answer(conflict, "conflicting options: hostname and the network mode"), engine.ErrRefused},
+		{createKind, answer(invalid, "Unknown runtime specified nvidia"), engine.ErrNoDriver},
+		{createKind, answer(invalid, "unknown or invalid runtime name: nvidia"), engine.ErrNoDriver},
+		{createKind, answer(invalid, "Minimum memory limit allowed is 6MB"), engine.ErrRefused},
+		{createKind, answer(internal, "mkdir /var/lib/docker/overlay2/x: no space left on device"), engine.ErrNoSpace},
+		{createKind, io.ErrUnexpectedEOF, engine.ErrUnavailable},
+		{startKind, answer(internal, `could not select device driver "" with capabilities: [[gpu]]`), engine.ErrNoDriver},
+		{startKind, answer(internal, `could not select device driver "nvidia" with capabilities: [[gpu]]`), engine.ErrNoDriver},
+		{startKind, answer(internal, "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all"), engine.ErrNoDriver},
+		{startKind, answer(internal, "failed to discover GPU vendor from CDI: no known GPU vendor found"), engine.ErrNoDriver},
+		{startKind, answer(internal, "OCI runtime create failed: container_linux.go:349: starting container process caused \"process_linux.go:449: container init caused \\\"process_linux.go:432: running prestart hook 0 caused \\\\\\\"error running hook: exit status 1, stdout: , stderr: nvidia-container-cli: initialization error: driver error: failed to process request\\\\\\\\n\\\\\\\"\\\"\": unknown"), engine.ErrNoDriver},
+		{startKind, answer(internal, "failed to create shim task: OCI runtime create failed: unable to retrieve OCI runtime error: exec: \"nvidia-container-runtime\": executable file not found in $PATH: unknown"), engine.ErrNoDriver},
+		{startKind, answer(internal, "unknown or invalid runtime name: nvidia"), engine.ErrNoDriver},
+		{startKind, answer(internal, `OCI runtime create failed: runc create failed: unable to start container process: exec: "tool": executable file not found in $PATH: unknown`), engine.ErrCannotStart},
+		{startKind, answer(internal, "OCI runtime create failed: fork: cannot allocate memory: unknown"), engine.ErrFailed},
+		{startKind, answer(missing, "No such container: gone"), engine.ErrNotFound},
+		{startKind, answer(missing, "network lab not found"), engine.ErrCannotStart},
+		{pullKind, answer(missing, "manifest for tool:1 not found: manifest unknown: manifest unknown"), engine.ErrImageNotFound},
+		{pullKind, answer(missing, "pull access denied for tool, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"), engine.ErrPullDenied},
+		{pullKind, answer(internal, "Get https://registry/v2/: unauthorized: authentication required"), engine.ErrPullDenied},
+		{pullKind, answer(internal, "failed to register layer: Error processing tar file(exit status 1): write /x: no space left on device"), engine.ErrNoSpace},
+		{pullKind, answer(internal, "toomanyrequests: You have reached your pull rate limit"), engine.ErrRegistryUnavailable},
+		{pullKind, answer(internal, "Get https://registry/v2/: dial tcp: lookup registry: no such host"), engine.ErrRegistryUnavailable},
+		{pullKind, answer(internal, "Get https://registry/v2/: net/http: TLS handshake timeout"), engine.ErrRegistryUnavailable},
+		{pullKind, answer(internal, "no matching manifest for linux/arm64 in the manifest list entries"), engine.ErrImageNotFound},
+		{pullKind, io.ErrUnexpectedEOF, engine.ErrUnavailable},
+	} {
+		if got := test.call(test.err); !errors.Is(got, test.want) {
+			t.Errorf("%q: %v, want %v", test.err, got, test.want)
+		}
+	}
+}
