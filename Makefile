@@ -27,7 +27,7 @@ BENCH ?=
 
 .PHONY: help
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 ## ---- build
 
@@ -107,7 +107,18 @@ test-unit: ensure-test-needs
 
 .PHONY: test-e2e
 test-e2e: build ensure-test-needs
-	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin go test -race -count=1 -p 1 -timeout 20m ./e2e/...
+	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin go test -race -count=1 -p 1 -timeout 30m ./e2e/...
+
+# One test for each outcome of docker_run: docs/conformance.md.
+.PHONY: test-conformance
+test-conformance: build ensure-test-needs ## what docker_run promises, each outcome by name
+	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin go test -race -count=1 -v -timeout 20m ./e2e/conformance
+
+# Not part of CI: 1,000 containers, and one that writes 200 MB.
+.PHONY: test-many
+test-many: build ensure-test-needs ## 1,000 containers, a log of 200 MB
+	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin GANTRY_MANY_CONTAINERS=1000 GANTRY_FLOOD_MB=200 \
+		go test -race -count=1 -v -timeout 2h -run 'TestShortContainersLeaveNothing|TestAFloodLeavesTheServicesAsSmallAsTheyWere' ./e2e/conformance
 
 # Not part of CI: hours, if you like. SOAK_SEEDS runs of the model of a job's life,
 # SOAK_KILLS kills of each service while SOAK_TASKS tasks run. Every run prints its seed.

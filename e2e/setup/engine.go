@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -22,7 +23,11 @@ import (
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/image"
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/client"
+	"github.com/docker/docker/pkg/stdcopy"
+
+	"github.com/gantry-worker/gantry/contracts"
 )
 
 // Engine is a Docker engine as a test looks at it.
@@ -63,9 +68,13 @@ func OpenEngine(t testing.TB, host string) *Engine {
 	return e
 }
 
-// importImage makes the test image, unless the engine has it: its tag is a hash
-// of the busybox in it.
+// importImage makes the test image, unless the engine has it.
 func (e *Engine) importImage() {
+	e.t.Helper()
+	e.Image = e.Import("gantry-e2e", map[string][]byte{"bin/busybox": e.busybox()})
+}
+
+func (e *Engine) busybox() []byte {
 	e.t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err != nil {
@@ -75,30 +84,64 @@ func (e *Engine) importImage() {
 	if err != nil {
 		e.t.Fatalf("read busybox: %v", err)
 	}
-	sum := sha256.Sum256(busybox)
-	e.Image = "gantry-e2e:" + hex.EncodeToString(sum[:6])
-	if _, err := e.client.ImageInspect(e.t.Context(), e.Image); err == nil {
-		return
+	return busybox
+}
+
+// ImportWith makes an image of the test image's programs and one more, /bin/program,
+// as [Engine.Import] does.
+func (e *Engine) ImportWith(name string, program []byte, changes ...string) string {
+	e.t.Helper()
+	return e.Import(name, map[string][]byte{"bin/busybox": e.busybox(), "bin/program": program}, changes...)
+}
+
+// Import makes an image of executable files, unless the engine has it: its tag
+// is a hash of what is in it. Changes are further lines of a Dockerfile.
+func (e *Engine) Import(name string, files map[string][]byte, changes ...string) string {
+	e.t.Helper()
+	sum := sha256.New()
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		fmt.Fprintf(sum, "%s %x\n", path, sha256.Sum256(files[path]))
 	}
-	layer, err := rootFilesystem(busybox)
-	if err != nil {
-		e.t.Fatalf("pack test image: %v", err)
+	fmt.Fprintln(sum, applets, changes)
+	ref := name + ":" + hex.EncodeToString(sum.Sum(nil)[:6])
+	if _, err := e.client.ImageInspect(e.t.Context(), ref); err == nil {
+		return ref
 	}
-	answer, err := e.client.ImageImport(e.t.Context(), image.ImportSource{Source: layer, SourceName: "-"}, e.Image,
-		image.ImportOptions{Changes: []string{"ENV PATH=/bin", `CMD ["sh"]`}})
+	layer, err := RootFilesystem(files)
 	if err != nil {
-		e.t.Fatalf("import test image: %v", err)
+		e.t.Fatalf("pack %s: %v", ref, err)
+	}
+	answer, err := e.client.ImageImport(e.t.Context(), image.ImportSource{Source: layer, SourceName: "-"}, ref,
+		image.ImportOptions{Changes: append([]string{"ENV PATH=/bin", `CMD ["sh"]`}, changes...)})
+	if err != nil {
+		e.t.Fatalf("import %s: %v", ref, err)
 	}
 	_, err = io.Copy(io.Discard, answer)
 	if err := errors.Join(err, answer.Close()); err != nil {
-		e.t.Fatalf("import test image: %v", err)
+		e.t.Fatalf("import %s: %v", ref, err)
+	}
+	return ref
+}
+
+// RemoveImage removes an image, if it is there.
+func (e *Engine) RemoveImage(ref string) {
+	e.t.Helper()
+	_, err := e.client.ImageRemove(context.Background(), ref, image.RemoveOptions{Force: true})
+	if err != nil && !cerrdefs.IsNotFound(err) {
+		e.t.Errorf("remove image %s: %v", ref, err)
 	}
 }
 
-// applets are the programs of the test image.
-var applets = []string{"sh", "cat", "echo", "sleep", "tr", "touch", "mkdir", "mkfifo", "kill", "ls", "env", "true", "false", "id", "dd", "seq", "ln", "test", "wc"}
+// applets are the programs of the test image; busybox itself knows more.
+var applets = []string{
+	"sh", "cat", "echo", "sleep", "tr", "touch", "mkdir", "mkfifo", "kill", "ls", "env", "true", "false", "id", "dd", "seq", "ln", "test", "wc",
+	"basename", "chmod", "chown", "cp", "cut", "dirname", "find", "grep", "head", "hostname", "mknod", "mv", "nslookup", "pwd", "readlink", "rm",
+	"rmdir", "sha256sum", "sort", "stat", "sync", "tail", "tee", "uname", "usleep", "wget", "yes",
+}
 
-func rootFilesystem(busybox []byte) (io.Reader, error) {
+// RootFilesystem is the only layer of an image with files, and with a busybox
+// among them its applets.
+func RootFilesystem(files map[string][]byte) (io.Reader, error) {
 	var layer bytes.Buffer
 	w := tar.NewWriter(&layer)
 	add := func(header tar.Header, content []byte) error {
@@ -112,10 +155,14 @@ func rootFilesystem(busybox []byte) (io.Reader, error) {
 	errs := []error{
 		add(tar.Header{Typeflag: tar.TypeDir, Name: "bin/", Mode: 0o755}, nil),
 		add(tar.Header{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777}, nil),
-		add(tar.Header{Typeflag: tar.TypeReg, Name: "bin/busybox", Mode: 0o755}, busybox),
 	}
-	for _, applet := range applets {
-		errs = append(errs, add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil))
+	for _, path := range slices.Sorted(maps.Keys(files)) {
+		errs = append(errs, add(tar.Header{Typeflag: tar.TypeReg, Name: path, Mode: 0o755}, files[path]))
+	}
+	if _, ok := files["bin/busybox"]; ok {
+		for _, applet := range applets {
+			errs = append(errs, add(tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + applet, Linkname: "busybox", Mode: 0o777}, nil))
+		}
 	}
 	return &layer, errors.Join(append(errs, w.Close())...)
 }
@@ -236,8 +283,19 @@ func (e *Engine) Inspect(id string) string {
 // is removed.
 func (e *Engine) Run(labels map[string]string) string {
 	e.t.Helper()
-	made, err := e.client.ContainerCreate(e.t.Context(), &container.Config{Image: e.Image, Cmd: []string{"sleep", "1000"}, Labels: labels},
-		&container.HostConfig{NetworkMode: "none"}, nil, nil, "")
+	return e.RunNamed("", labels)
+}
+
+// RunNamed is Run of a container with a name.
+func (e *Engine) RunNamed(name string, labels map[string]string) string {
+	e.t.Helper()
+	return e.Start(name, &container.Config{Image: e.Image, Cmd: []string{"sleep", "1000"}, Labels: labels}, &container.HostConfig{NetworkMode: "none"})
+}
+
+// Start starts a container and returns its id.
+func (e *Engine) Start(name string, config *container.Config, host *container.HostConfig) string {
+	e.t.Helper()
+	made, err := e.client.ContainerCreate(e.t.Context(), config, host, nil, nil, name)
 	if err == nil {
 		err = e.client.ContainerStart(e.t.Context(), made.ID, container.StartOptions{})
 	}
@@ -245,6 +303,64 @@ func (e *Engine) Run(labels map[string]string) string {
 		e.t.Fatalf("run a container: %v", err)
 	}
 	return made.ID
+}
+
+// Network makes a network of containers for the test, and returns its name and
+// the host's address on it.
+func (e *Engine) Network() (name, gateway string) {
+	e.t.Helper()
+	name = "gantry-e2e-" + contracts.NewToken()[:8]
+	made, err := e.client.NetworkCreate(e.t.Context(), name, network.CreateOptions{Driver: "bridge"})
+	if err != nil {
+		e.t.Fatalf("make a network: %v", err)
+	}
+	e.t.Cleanup(func() {
+		if err := e.client.NetworkRemove(context.Background(), made.ID); err != nil {
+			e.t.Errorf("remove network %s: %v", name, err)
+		}
+	})
+	found, err := e.client.NetworkInspect(e.t.Context(), made.ID, network.InspectOptions{})
+	if err != nil || len(found.IPAM.Config) == 0 {
+		e.t.Fatalf("find the network's gateway: %v, %+v", err, found.IPAM)
+	}
+	return name, found.IPAM.Config[0].Gateway
+}
+
+// AwaitEnd waits until a container has ended and returns its exit code.
+func (e *Engine) AwaitEnd(ctx context.Context, id string) int64 {
+	e.t.Helper()
+	ended, errs := e.client.ContainerWait(ctx, id, container.WaitConditionNotRunning)
+	select {
+	case end := <-ended:
+		return end.StatusCode
+	case err := <-errs:
+		e.t.Fatalf("await the end of container %s: %v", id, err)
+		return -1
+	}
+}
+
+// StopContainer ends a container with SIGTERM and returns its exit code.
+func (e *Engine) StopContainer(ctx context.Context, id string) int64 {
+	e.t.Helper()
+	if err := e.client.ContainerKill(ctx, id, "SIGTERM"); err != nil {
+		e.t.Fatalf("stop container %s: %v", id, err)
+	}
+	return e.AwaitEnd(ctx, id)
+}
+
+// Logs returns what a container has written, its standard output first.
+func (e *Engine) Logs(id string) string {
+	e.t.Helper()
+	stream, err := e.client.ContainerLogs(context.Background(), id, container.LogsOptions{ShowStdout: true, ShowStderr: true})
+	if err != nil {
+		e.t.Fatalf("read log of container: %v", err)
+	}
+	var stdout, stderr bytes.Buffer
+	_, err = stdcopy.StdCopy(&stdout, &stderr, stream)
+	if err := errors.Join(err, stream.Close()); err != nil {
+		e.t.Fatalf("read log of container: %v", err)
+	}
+	return stdout.String() + stderr.String()
 }
 
 // Remove removes a container.

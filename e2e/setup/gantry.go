@@ -35,6 +35,9 @@ type Config struct {
 	Health bool
 	// Patience bounds everything that the test waits for; four minutes if 0.
 	Patience time.Duration
+	// NodeUser is whom the executors and transfers belong to; the test's own user
+	// if nil. It has to be one that the engine listens to.
+	NodeUser *User
 	// Up runs everything as `gantry up`, in one process.
 	Up bool
 }
@@ -108,7 +111,7 @@ func (g *Gantry) startServices(cfg Config) {
 		cfg.Nodes = []NodeConfig{{DockerHost: cfg.DockerHost}}
 	}
 	for _, node := range cfg.Nodes {
-		g.addNode(node, env)
+		g.addNode(node, env).belongTo(cfg.NodeUser)
 	}
 	first := g.Nodes[0]
 	g.WorkRoot, g.Engine = first.WorkRoot, first.Engine

@@ -55,6 +55,42 @@ func (g *Gantry) addNode(cfg NodeConfig, env map[string]string) *Node {
 	return node
 }
 
+// User is a user of the host, with one group beside its own.
+type User struct {
+	ID, Group, Also uint32
+}
+
+// belongTo gives the node to another user, before its services are started.
+func (n *Node) belongTo(user *User) {
+	if user == nil {
+		return
+	}
+	t := n.Executor.t
+	t.Helper()
+	err := os.Mkdir(n.WorkRoot, 0o755)
+	if err == nil {
+		err = os.Chown(n.WorkRoot, int(user.ID), int(user.Group))
+	}
+	// The way there is only the test's user's.
+	for dir := filepath.Dir(n.WorkRoot); err == nil && dir != filepath.Clean(os.TempDir()) && dir != "/"; dir = filepath.Dir(dir) {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatalf("give the node to user %d: %v", user.ID, err)
+	}
+	for _, p := range []*Process{n.Executor, n.Transfer} {
+		// Programs may be where only the test's user may go.
+		program, err := os.ReadFile(p.path)
+		p.user, p.path = user, filepath.Join(filepath.Dir(n.WorkRoot), "program-"+p.Name)
+		if err == nil {
+			err = os.WriteFile(p.path, program, 0o755)
+		}
+		if err != nil {
+			t.Fatalf("give %s to user %d: %v", p.Name, user.ID, err)
+		}
+	}
+}
+
 // engine returns the engine at a host: nodes may share one.
 func (g *Gantry) engine(host string) *Engine {
 	g.T.Helper()

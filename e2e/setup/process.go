@@ -29,6 +29,8 @@ type Process struct {
 	env  []string
 	// isolated gives the process a network of its own.
 	isolated bool
+	// user is whose process it is, the test's own user's if nil.
+	user *User
 	// health is where it answers whether it is ready, empty for nowhere.
 	health string
 
@@ -80,6 +82,9 @@ func (p *Process) Start() {
 	r.cmd.Env = p.env
 	// A test that is killed takes its processes along.
 	r.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if p.user != nil {
+		r.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: p.user.ID, Gid: p.user.Group, Groups: []uint32{p.user.Also}}
+	}
 	if p.isolated {
 		r.cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET
 	}
@@ -119,6 +124,19 @@ func (p *Process) Kill() { p.end(syscall.SIGKILL) }
 // Stop ends the process with SIGTERM, waits for its end and returns its exit
 // code, -1 for one that a signal ended or that did not run.
 func (p *Process) Stop() int { return p.end(syscall.SIGTERM) }
+
+// Goroutines ends the process with SIGQUIT, at which a Go program tells what each
+// of its goroutines does, and returns how many there are.
+func (p *Process) Goroutines() int {
+	p.t.Helper()
+	before := len(p.Log())
+	p.end(syscall.SIGQUIT)
+	n := strings.Count(p.Log()[before:], "\ngoroutine ")
+	if n == 0 {
+		p.t.Fatalf("%s did not tell what its goroutines do", p.Name)
+	}
+	return n
+}
 
 // Restart kills the process and starts it again.
 func (p *Process) Restart() {
@@ -161,6 +179,35 @@ func (p *Process) signal(sig syscall.Signal) {
 	if err := p.run.cmd.Process.Signal(sig); err != nil {
 		p.t.Fatalf("send %s to %s: %v", sig, p.Name, err)
 	}
+}
+
+// PID is the process's number, 0 while it does not run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.run == nil {
+		return 0
+	}
+	return p.run.cmd.Process.Pid
+}
+
+// PeakMemory is the most memory that the process had at once since it was
+// started, in bytes.
+func (p *Process) PeakMemory() int64 {
+	p.t.Helper()
+	file := fmt.Sprintf("/proc/%d/status", p.PID())
+	text, err := os.ReadFile(file)
+	if err != nil {
+		p.t.Fatalf("read memory of %s: %v", p.Name, err)
+	}
+	for line := range strings.Lines(string(text)) {
+		var kilobytes int64
+		if n, _ := fmt.Sscanf(line, "VmHWM: %d kB", &kilobytes); n == 1 {
+			return kilobytes << 10
+		}
+	}
+	p.t.Fatalf("%s says nothing of memory", file)
+	return 0
 }
 
 func (p *Process) startedAt() time.Time {

@@ -26,9 +26,9 @@ var programs string
 // wait for the most part.
 const parallel = "12"
 
-// Main runs the tests of a package and returns their exit code. It is for
-// TestMain.
-func Main(m *testing.M) int {
+// Main runs the tests of a package and returns their exit code, after it has
+// closed what they shared. It is for TestMain.
+func Main(m *testing.M, shared ...*Shared) int {
 	said := false
 	flag.Parse()
 	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
@@ -40,7 +40,7 @@ func Main(m *testing.M) int {
 	}
 	if bin := os.Getenv("GANTRY_BIN"); bin != "" {
 		programs = bin
-		return m.Run()
+		return runAll(m, shared)
 	}
 	dir, err := os.MkdirTemp("", "gantry-e2e-bin-")
 	if err == nil {
@@ -52,7 +52,34 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	programs = dir
-	return m.Run()
+	return runAll(m, shared)
+}
+
+func runAll(m *testing.M, shared []*Shared) int {
+	code := m.Run()
+	for _, s := range shared {
+		if !s.close(code == 0) {
+			code = max(code, 1)
+		}
+	}
+	return code
+}
+
+// Program builds a static program of this module from its folder, such as
+// ./program, and returns it.
+func Program(t testing.TB, folder string) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "program")
+	command := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", file, folder)
+	command.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if text, err := command.CombinedOutput(); err != nil {
+		t.Fatalf("build %s: %v\n%s", folder, err, text)
+	}
+	program, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
 }
 
 func build(dir string) error {
@@ -76,6 +103,16 @@ func build(dir string) error {
 		}
 	}
 	return nil
+}
+
+// ReadProgram returns one of the programs.
+func ReadProgram(t testing.TB, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(program(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
 }
 
 func program(name string) string { return filepath.Join(programs, name) }
