@@ -72,6 +72,14 @@ func TestAnOutputPipeMayBeOpenedAgainAndAgain(t *testing.T) {
 		wrote(numbers(50))
 }
 
+// 4.5 an input pipe that was read to its end has an end of file for whoever opens it again
+func TestAnInputPipeMayBeOpenedAgain(t *testing.T) {
+	s := start(t)
+	file := s.Girder.File("in", []byte("twelve bytes"))
+	s.succeed(s.script(`wc -c < "$1"; wc -c < "$1"; cat "$1"`, connect(&contracts.GirderFileStream{ID: file.ID}, &contracts.NamedInputPipe{Name: "in"}))).
+		wrote("12\n0\n")
+}
+
 func numbers(n int) string {
 	var text strings.Builder
 	for i := range n {

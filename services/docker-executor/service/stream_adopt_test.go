@@ -17,7 +17,7 @@ import (
 // streams, or knows that it cannot.
 func TestStreamsOfAContainerThatIsAdopted(t *testing.T) {
 	t.Parallel()
-	lost := "docker.streams[0]: the stream lost its mover: its executor ended while the container ran; the attempt is run again"
+	lost := "docker.streams[0]: the stream lost its mover: its executor ended while the container ran"
 	for name, test := range map[string]struct {
 		before, after []string // of what the container waits for in between
 		connect       contracts.Connect

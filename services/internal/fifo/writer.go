@@ -122,6 +122,38 @@ func (w *Writer) Close() error {
 	return w.end.Close()
 }
 
+// lookForReaders is how often Finish looks for one who came late.
+const lookForReaders = 100 * time.Millisecond
+
+// Finish closes the end like Close, and until ctx ends gives an end of file also
+// to whoever opens the pipe after that: without a writer such an open would wait
+// for ever.
+func (w *Writer) Finish(ctx context.Context) (err error) {
+	place := -1
+	ctlErr := w.raw.Control(func(fd uintptr) { place, err = reopen(int(fd), unix.O_PATH) })
+	if err := errors.Join(ctlErr, err, w.Close()); err != nil {
+		if place >= 0 {
+			_ = unix.Close(place) // it stands for a place and has nothing to flush
+		}
+		return fmt.Errorf("finish pipe %s: %w", w.name, err)
+	}
+	defer unix.Close(place) //nolint:errcheck // as above
+	ticker := time.NewTicker(lookForReaders)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		// It succeeds where somebody reads, or waits to. For those who still read
+		// what is in the pipe a writer that comes and goes changes nothing.
+		if fd, err := reopen(place, unix.O_WRONLY|unix.O_NONBLOCK); err == nil {
+			_ = unix.Close(fd) // nothing was written
+		}
+	}
+}
+
 // isRead reports whether somebody has the pipe open for reading.
 func (w *Writer) isRead() (read bool, err error) {
 	ctlErr := w.raw.Control(func(fd uintptr) {

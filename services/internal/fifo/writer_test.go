@@ -99,6 +99,29 @@ func TestWriterToAReaderThatOpensTwice(t *testing.T) {
 	}
 }
 
+// Who opens a pipe that is finished reads an end of file, as often as that is.
+func TestAFinishedPipeHasAnEndForEverybody(t *testing.T) {
+	t.Parallel()
+	v := setup(t)
+	w := openWriter(t, v)
+	c := shell(t, v, `wc -c <pipe; printf .; read x; wc -c <pipe; cat pipe; printf .`)
+	if n, err := w.Write(fill); n != len(fill) || err != nil {
+		t.Errorf("wrote %d, %v", n, err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	finished := inBackground(func() (int, error) { return 0, w.Finish(ctx) })
+	expect(t, c.out, "4194304\n.")
+	c.goOn()
+	expect(t, c.out, "0\n.")
+	cancel()
+	if got := <-finished; got.err != nil {
+		t.Error(got.err)
+	}
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // What fits into the pipe is there for a second opening also if the first one
 // took a part.
 func TestWriterHoldsWhatIsInThePipe(t *testing.T) {

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/gantry-worker/gantry/contracts"
 )
@@ -109,7 +112,7 @@ func (f *folder) setResult(result *contracts.StepResult) error { return f.put(re
 func (f *folder) setHeld(result *contracts.StepResult) error { return f.put(result, false) }
 
 func (f *folder) put(result *contracts.StepResult, toStay bool) error {
-	data, err := json.Marshal(result)
+	data, err := encode(result)
 	if err == nil {
 		err = f.replace(f.resultPath(), data, toStay)
 	}
@@ -117,6 +120,25 @@ func (f *folder) put(result *contracts.StepResult, toStay bool) error {
 		return fmt.Errorf("write the step's result: %w", err)
 	}
 	return nil
+}
+
+// encode writes a result as UTF-8, whatever names of files are in it. One that
+// cannot be written would be asked for again without end: then it is said how
+// the step ended, and no more.
+func encode(result *contracts.StepResult) ([]byte, error) {
+	data, err := json.Marshal(result, jsontext.AllowInvalidUTF8(true))
+	if err == nil {
+		return data, nil
+	}
+	message := result.Message
+	if result.Outcome != contracts.StepDone {
+		message = strings.TrimPrefix(fmt.Sprintf("%s (the rest of the result cannot be written: %v)", message, err), " ")
+	}
+	plain := contracts.StepResult{
+		Version: result.Version, Step: result.Step, Outcome: result.Outcome, Message: message,
+		Path: result.Path, Bytes: result.Bytes, Ended: time.Now().UTC(),
+	}
+	return json.Marshal(plain, jsontext.AllowInvalidUTF8(true))
 }
 
 // replace puts a file in its place: all of it or nothing.

@@ -14,8 +14,8 @@ import (
 // What becomes of a stream whose mover has gone: how much of it the container
 // had is not known, so nobody goes on with it.
 var (
-	errLost    = errors.New("the stream lost its mover: transfer was ended while it ran; the attempt is run again")
-	errStopped = errors.New("the stream lost its mover: transfer was stopped while it ran; the attempt is run again")
+	errLost    = errors.New("the stream lost its mover: transfer was ended while it ran")
+	errStopped = errors.New("the stream lost its mover: transfer was stopped while it ran")
 )
 
 // checkRoute wants a route that this transfer knows.

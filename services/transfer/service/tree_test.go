@@ -118,6 +118,20 @@ func crashingFolderOut(b *bench) *scenario {
 	}}
 }
 
+// crashingOddOut has names that are no UTF-8, and become equal.
+func crashingOddOut(b *bench) *scenario {
+	folder := b.girderFolder("results")
+	b.onVolume("out/\xfe", string(crashed))
+	b.onVolume("out/\xff", "small")
+	b.onVolume("out/sub\xff/empty\xff", "")
+	return &scenario{bench: b, step: b.pushFolder("out-0", "out", folder.ID), uploads: 3, check: func() {
+		want := map[string]string{"\uFFFD": string(crashed), "\uFFFD (1)": "small", "sub\uFFFD/": "", "sub\uFFFD/empty\uFFFD": ""}
+		if diff := cmp.Diff(want, b.inGirder(folder.ID)); diff != "" {
+			b.t.Error(diff)
+		}
+	}}
+}
+
 func crashingArtifact(b *bench) *scenario {
 	b.write("debug.log", []byte("what happened"))
 	gone := b.withGirderJob()
@@ -159,6 +173,7 @@ func TestKilledAmidAFolder(t *testing.T) {
 		"out, adopted":       {crashingFolderOut, adopted},
 		"out, later attempt": {crashingFolderOut, laterAttempt},
 		"artifact, restart":  {crashingArtifact, restart},
+		"no UTF-8, restart":  {crashingOddOut, restart},
 	} {
 		for _, part := range []part{before, during, after} {
 			t.Run(fmt.Sprintf("%s, part %d", name, part), func(t *testing.T) {

@@ -88,7 +88,7 @@ func (a *Attempt) holdStream(e *ends, flows *flows, s *stream) error {
 		if writer.Opened(ctx) != nil {
 			return // the container has ended, or is to end
 		}
-		if err := writer.Close(); err != nil {
+		if err := writer.Finish(ctx); err != nil {
 			a.log.Warn().Err(err).Msg("end of an input pipe not closed")
 		}
 	})

@@ -264,5 +264,5 @@ func (f *flows) stop() {
 // errMoverDied is for streams of which the executor that died was the mover.
 func errMoverDied(field string) error {
 	return &Infrastructure{fmt.Sprintf(
-		"%s: the stream lost its mover: its executor ended while the container ran; the attempt is run again", field)}
+		"%s: the stream lost its mover: its executor ended while the container ran", field)}
 }

@@ -25,7 +25,7 @@ func TestEarlierAttemptsAreRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer j.Close()
-	for path, step := range map[string]*contracts.Step{
+	for path, step := range map[stage.NotedPath]*contracts.Step{
 		"first": attemptStep("j", 1, "out-0"), "second": attemptStep("j", 2, "out-0"), "own": attemptStep("j", 3, "out-0"),
 		"later": attemptStep("j", 4, "out-0"), "other step": attemptStep("j", 1, "out-1"), "other job": attemptStep("j2", 1, "out-0"),
 		"odd": attemptStep("j", 1, "x.out-0"),
@@ -49,7 +49,7 @@ func TestEarlierAttemptsAreRemembered(t *testing.T) {
 	if err != nil || len(found) != 2 {
 		t.Fatal(found, err)
 	}
-	for i, want := range []string{"second", "first"} {
+	for i, want := range []stage.NotedPath{"second", "first"} {
 		if _, ok := found[i].Sent[want]; !ok || len(found[i].Sent) != 1 {
 			t.Errorf("%d is %+v", i, found[i])
 		}

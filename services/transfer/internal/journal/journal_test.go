@@ -58,6 +58,11 @@ func TestTheNextProcessKnowsAll(t *testing.T) {
 		{Pending: &stage.Pending{Path: "a", ID: "u1", OldID: "f1", OldCreated: "then"}},
 		{Sent: &stage.Sent{Path: "a", Local: stage.Local{Size: 3, ModTime: 4, Inode: 5}, File: contracts.GirderSent{Name: "a", FileID: "f1"}}},
 		{Pending: &stage.Pending{Path: "b", ID: "u2"}},
+		{Target: &stage.Target{Path: "out/\xff\"", ID: "d1"}},
+		{Sent: &stage.Sent{Path: "out/\xff\"/\xfe", File: contracts.GirderSent{Name: "\uFFFD", FileID: "f2"}}},
+		{Begun: &stage.Begun{Path: "out/\xff\"/\xfe\xff", OldID: "f3"}},
+		{Pending: &stage.Pending{Path: "out/\xff\"/\xff", ID: "u3"}},
+		{Partial: &stage.Partial{Path: "in/\xff", Temporary: "in/\xff.t"}},
 		{Partial: &stage.Partial{Path: "c", Temporary: "t", Whole: &stage.Local{Size: 1}}},
 	} {
 		if err := entry.Remember(note); err != nil {

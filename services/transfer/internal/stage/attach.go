@@ -73,13 +73,13 @@ func (s *sending) attachOne(ctx context.Context, to Attacher, job girder.JobID, 
 		return contracts.GirderSent{}, err
 	}
 	defer file.Close()
-	if sent, ok := s.Memory.Sent[path]; ok && sent.Local == local {
+	if sent, ok := s.Memory.Sent[NotedPath(path)]; ok && sent.Local == local {
 		return sent.File, nil
 	}
 	name := s.nameOf(path)
 	u := &upload{sending: s, path: path, name: name, size: local.Size, local: local, content: newContent(file)}
 	begun := s.Memory.Begun
-	u.unsure = begun != nil && begun.Path == path && begun.Local == local
+	u.unsure = begun != nil && begun.Path == NotedPath(path) && begun.Local == local
 	var doc girder.File
 	err = s.Retry.Do(ctx, s.waiting, func() (bool, error) {
 		var err error
@@ -99,7 +99,7 @@ func (s *sending) attachOne(ctx context.Context, to Attacher, job girder.JobID, 
 		s.known[doc.ID] = true
 	}
 	sent := contracts.GirderSent{Name: name, FileID: string(doc.ID), Size: local.Size, SHA512: u.content.checksum()}
-	if err := s.Remember.note(Note{Sent: &Sent{Path: path, Local: local, File: sent}}); err != nil {
+	if err := s.Remember.note(Note{Sent: &Sent{Path: NotedPath(path), Local: local, File: sent}}); err != nil {
 		s.Log.Warn().Err(err).Msg("not noted that an artifact is complete")
 	}
 	return sent, nil
@@ -158,7 +158,7 @@ func (u *upload) attach(ctx context.Context, to Attacher, job girder.JobID) (gir
 	if err := u.unchanged(); err != nil {
 		return girder.File{}, err
 	}
-	if err := u.Remember.note(Note{Begun: &Begun{Path: u.path, Local: u.local}}); err != nil {
+	if err := u.Remember.note(Note{Begun: &Begun{Path: NotedPath(u.path), Local: u.local}}); err != nil {
 		return girder.File{}, fmt.Errorf("write down that it begins: %w", err)
 	}
 	if err := u.allowed(ctx); err != nil {

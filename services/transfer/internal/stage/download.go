@@ -19,9 +19,9 @@ import (
 
 // fetch downloads what is missing of the temporary file and makes it durable.
 func (s *staging) fetch(ctx context.Context, partial *Partial, doc girder.File, durably bool) (int64, error) {
-	file, err := s.root.OpenFile(partial.Temporary, os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+	file, err := s.root.OpenFile(string(partial.Temporary), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
 	if err != nil {
-		return 0, onPlace(filepath.Dir(partial.Path), err)
+		return 0, onPlace(filepath.Dir(string(partial.Path)), err)
 	}
 	d := &download{staging: s, doc: doc, file: file, total: -1}
 	if doc.Size != nil {

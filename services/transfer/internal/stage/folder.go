@@ -35,6 +35,7 @@ func (s *sending) list(path string, warn bool) (found inside, err error) {
 		return found, onVolume(path, err)
 	}
 	slices.Sort(names)
+	s.rename(path, names)
 	for _, name := range names {
 		at := filepath.Join(path, name)
 		info, err := s.root.Lstat(at)
@@ -54,6 +55,22 @@ func (s *sending) list(path string, warn bool) (found inside, err error) {
 		}
 	}
 	return found, nil
+}
+
+// rename notes what those of a folder's names that are no UTF-8 are in Girder.
+func (s *sending) rename(folder string, names []string) {
+	valid := validNames(names)
+	for i, name := range names {
+		path := filepath.Join(folder, name)
+		delete(s.names, path)
+		if valid[i] == name {
+			continue
+		}
+		if s.names == nil {
+			s.names = map[string]string{}
+		}
+		s.names[path] = valid[i]
+	}
 }
 
 // kindOf says what is no file.
@@ -100,7 +117,7 @@ func (s *sending) tree(ctx context.Context, path, name string, parent *Target) e
 		return err
 	}
 	for _, folder := range found.folders {
-		if err := s.tree(ctx, folder, filepath.Base(folder), into); err != nil {
+		if err := s.tree(ctx, folder, s.nameOf(folder), into); err != nil {
 			return err
 		}
 	}
@@ -110,10 +127,10 @@ func (s *sending) tree(ctx context.Context, path, name string, parent *Target) e
 // target is the folder of Girder for the files of a folder of the volume. It is
 // made, or used again, and it is noted what was in it before.
 func (s *sending) target(ctx context.Context, path, name string, parent *Target) (*Target, error) {
-	if known, ok := s.Memory.Targets[path]; ok {
+	if known, ok := s.Memory.Targets[NotedPath(path)]; ok {
 		return &known, nil
 	}
-	into := &Target{Path: path, ID: s.Folder}
+	into := &Target{Path: NotedPath(path), ID: s.Folder}
 	err := s.Retry.Do(ctx, s.waiting, func() (bool, error) {
 		if parent != nil {
 			folder, err := s.Sink.CreateFolder(ctx, parent.ID, name, true)
@@ -213,13 +230,13 @@ func isNamed(item, file string) bool {
 // job, put into the folder for this path: it gets new contents.
 func (s *sending) before(ctx context.Context, path, name string, into *Target) (*girder.File, error) {
 	for _, memory := range append([]Memory{s.Memory}, s.Memory.Earlier...) {
-		if sent, ok := memory.Sent[path]; ok {
+		if sent, ok := memory.Sent[NotedPath(path)]; ok {
 			if file, err := s.still(ctx, sent.File.FileID, into); file != nil || err != nil {
 				return file, err
 			}
 		}
 		in, noted := memory.Targets[into.Path]
-		size, checksum, unknown := memory.unknown(path)
+		size, checksum, unknown := memory.unknown(NotedPath(path))
 		if !noted || !unknown || in.ID != into.ID {
 			continue
 		}
@@ -228,7 +245,7 @@ func (s *sending) before(ctx context.Context, path, name string, into *Target) (
 		}
 	}
 	for _, sent := range s.Before {
-		if sent.Name != name || s.taken[girder.ItemID(sent.ItemID)] {
+		if sent.Name != name || s.taken[girder.ItemID(sent.ItemID)] || s.isOfAnother(path, sent.FileID) {
 			continue
 		}
 		if file, err := s.still(ctx, sent.FileID, into); file != nil || err != nil {
@@ -236,6 +253,19 @@ func (s *sending) before(ctx context.Context, path, name string, into *Target) (
 		}
 	}
 	return nil, nil
+}
+
+// isOfAnother reports whether a file in Girder is noted as that of another path:
+// names that are no UTF-8 may be called otherwise in each attempt.
+func (s *sending) isOfAnother(path, id string) bool {
+	for _, memory := range append([]Memory{s.Memory}, s.Memory.Earlier...) {
+		for at, sent := range memory.Sent {
+			if sent.File.FileID == id && string(at) != path {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // still returns a file, unless it is not in the folder any more.

@@ -82,9 +82,9 @@ func (in In) Run(ctx context.Context) (Staged, error) {
 type staging struct {
 	In
 	root *os.Root
-	old  map[string]Partial // what earlier runs left, by path
-	name string             // in Girder
-	many bool               // an item or a folder
+	old  map[NotedPath]Partial // what earlier runs left, by path
+	name string                // in Girder
+	many bool                  // an item or a folder
 
 	mu           sync.Mutex // guards what follows, and the calls of Remember and Progress
 	bytes, total int64
@@ -183,13 +183,13 @@ func (s *staging) file(ctx context.Context, path string, doc girder.File) (int64
 	durably := s.durably()
 	size, err := s.fetch(ctx, partial, doc, durably)
 	if err == nil {
-		err = onPlace(path, place(s.root, partial.Temporary, path, durably))
+		err = onPlace(path, place(s.root, string(partial.Temporary), path, durably))
 	}
 	if err != nil && errors.Is(context.Cause(ctx), ErrSuspended) {
 		return 0, context.Cause(ctx)
 	}
 	if err != nil {
-		return 0, errors.Join(err, remove(s.root, partial.Temporary))
+		return 0, errors.Join(err, remove(s.root, string(partial.Temporary)))
 	}
 	s.isPlaced(path)
 	return size, nil
@@ -205,10 +205,11 @@ func (s *staging) isPlaced(path string) {
 // no part of it but its size, or a part of it that the download goes on with,
 // or nothing of use.
 func (s *staging) resume(path string, doc girder.File) (part *Partial, have int64, err error) {
-	old, found := s.old[path]
+	old, found := s.old[NotedPath(path)]
+	temporary := string(old.Temporary)
 	if found && old.Created == doc.Created && old.Updated == doc.Updated && old.SHA512 == doc.SHA512 {
 		sameRun := old.Boot != "" && old.Boot == boot()
-		_, err := s.root.Lstat(old.Temporary)
+		_, err := s.root.Lstat(temporary)
 		if err == nil && (doc.SHA512 != "" || sameRun) {
 			return &old, 0, nil
 		}
@@ -219,12 +220,12 @@ func (s *staging) resume(path string, doc girder.File) (part *Partial, have int6
 		}
 	}
 	if found {
-		if err := remove(s.root, old.Temporary); err != nil {
-			return nil, 0, onVolume(old.Temporary, err)
+		if err := remove(s.root, temporary); err != nil {
+			return nil, 0, onVolume(temporary, err)
 		}
 	}
 	part = &Partial{
-		Path: path, Temporary: filepath.Join(filepath.Dir(path), ".gantry-"+contracts.NewToken()),
+		Path: NotedPath(path), Temporary: NotedPath(filepath.Join(filepath.Dir(path), ".gantry-"+contracts.NewToken())),
 		Created: doc.Created, Updated: doc.Updated, SHA512: doc.SHA512, Boot: boot(),
 	}
 	return part, 0, s.note(Note{Partial: part})

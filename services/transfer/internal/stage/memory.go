@@ -20,12 +20,12 @@ var ErrSuspended = errors.New("suspended, to be continued")
 // Memory is what is known of the runs of a step that did not come to their
 // end. The zero value is that of a step which begins.
 type Memory struct {
-	Partials map[string]Partial // downloads, by path
-	Pending  *Pending           // an upload
-	Begun    *Begun             // a request without an upload
-	Attached *Attached          // what the job had before the first artifact
-	Sent     map[string]Sent    // files that are in Girder, by path
-	Targets  map[string]Target  // the folders of Girder that they are in, by path
+	Partials map[NotedPath]Partial // downloads, by path
+	Pending  *Pending              // an upload
+	Begun    *Begun                // a request without an upload
+	Attached *Attached             // what the job had before the first artifact
+	Sent     map[NotedPath]Sent    // files that are in Girder, by path
+	Targets  map[NotedPath]Target  // the folders of Girder that they are in, by path
 	// Earlier is what attempts of the job that ended before this one knew, the
 	// latest first. It is no part of a note.
 	Earlier []Memory
@@ -44,11 +44,11 @@ type Note struct {
 
 // Partial is a download under a temporary name.
 type Partial struct {
-	Path      string `json:"path"` // where the whole file goes
-	Temporary string `json:"temporary"`
-	Created   string `json:"created,omitempty"` // what Girder's document says
-	Updated   string `json:"updated,omitempty"`
-	SHA512    string `json:"sha512,omitempty"`
+	Path      NotedPath `json:"path"` // where the whole file goes
+	Temporary NotedPath `json:"temporary"`
+	Created   string    `json:"created,omitempty"` // what Girder's document says
+	Updated   string    `json:"updated,omitempty"`
+	SHA512    string    `json:"sha512,omitempty"`
 	// Boot is the run of the machine that wrote it: after a crash of the
 	// machine only a checksum proves what is on disk.
 	Boot string `json:"boot,omitempty"`
@@ -58,7 +58,7 @@ type Partial struct {
 
 // Pending is an upload that has begun.
 type Pending struct {
-	Path  string          `json:"path"`
+	Path  NotedPath       `json:"path"`
 	Local Local           `json:"local"`
 	ID    girder.UploadID `json:"id"`
 	// SHA512 is the whole file's. It is noted before the last chunk is sent to a
@@ -72,8 +72,8 @@ type Pending struct {
 // Begun is a request that makes a file appear in Girder without an upload that
 // Girder could be asked about: an empty file, or an artifact.
 type Begun struct {
-	Path  string `json:"path"`
-	Local Local  `json:"local"`
+	Path  NotedPath `json:"path"`
+	Local Local     `json:"local"`
 	// OldID and OldCreated are as in [Pending].
 	OldID      girder.FileID `json:"old_id,omitempty"`
 	OldCreated string        `json:"old_created,omitempty"`
@@ -87,7 +87,7 @@ type Attached struct {
 
 // Target is a folder of Girder that files go to.
 type Target struct {
-	Path string          `json:"path"` // on the volume
+	Path NotedPath       `json:"path"` // on the volume
 	ID   girder.FolderID `json:"id"`
 	// Newest is the youngest item that was in the folder before, and Created
 	// when it came there: what an upload of ours left is younger.
@@ -97,7 +97,7 @@ type Target struct {
 
 // Sent is a file that is in Girder.
 type Sent struct {
-	Path  string               `json:"path"`
+	Path  NotedPath            `json:"path"`
 	Local Local                `json:"local"`
 	File  contracts.GirderSent `json:"file"`
 }
@@ -151,7 +151,7 @@ func (m *Memory) Add(n Note) {
 
 // unknown returns the size and the checksum of the file at a path of which it is
 // not known whether it came into its folder.
-func (m *Memory) unknown(path string) (size int64, checksum string, ok bool) {
+func (m *Memory) unknown(path NotedPath) (size int64, checksum string, ok bool) {
 	switch {
 	case m.Pending != nil && m.Pending.Path == path:
 		return m.Pending.Local.Size, m.Pending.SHA512, m.Pending.SHA512 != "" // or its last chunk was never sent
@@ -161,9 +161,9 @@ func (m *Memory) unknown(path string) (size int64, checksum string, ok bool) {
 	return 0, "", false
 }
 
-func keep[T any](in *map[string]T, path string, value T) {
+func keep[T any](in *map[NotedPath]T, path NotedPath, value T) {
 	if *in == nil {
-		*in = map[string]T{}
+		*in = map[NotedPath]T{}
 	}
 	(*in)[path] = value
 }
@@ -192,7 +192,8 @@ func Discard(on string, m Memory) error {
 	}
 	defer root.Close()
 	for _, partial := range m.Partials {
-		err = errors.Join(err, onVolume(partial.Temporary, remove(root, partial.Temporary)))
+		temporary := string(partial.Temporary)
+		err = errors.Join(err, onVolume(temporary, remove(root, temporary)))
 	}
 	return err
 }

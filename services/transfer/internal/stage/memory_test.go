@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
@@ -37,10 +38,21 @@ func (l *life) hook(string) error {
 	return errCut
 }
 
-// keeper is what is on disk.
+// keeper is what is on disk: a later process knows what it reads there.
 type keeper struct{ Memory }
 
-func (k *keeper) remember(n Note) error { k.Add(n); return nil }
+func (k *keeper) remember(n Note) error {
+	line, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	var read Note
+	if err := json.Unmarshal(line, &read); err != nil {
+		return err
+	}
+	k.Add(read)
+	return nil
+}
 
 // TestStageOutOnceWhereverItDies lets the process die at each event in turn,
 // and the next one go on: the item has the files once, with the right bytes, no
@@ -266,7 +278,7 @@ func TestDiscard(t *testing.T) {
 	t.Parallel()
 	volume := t.TempDir()
 	write(t, volume, ".gantry-x", "part")
-	memory := Memory{Partials: map[string]Partial{"n": {Path: "n", Temporary: ".gantry-x"}}}
+	memory := Memory{Partials: map[NotedPath]Partial{"n": {Path: "n", Temporary: ".gantry-x"}}}
 	for range 2 {
 		if err := Discard(volume, memory); err != nil || len(files(t, volume)) != 0 {
 			t.Error(err, files(t, volume))
@@ -279,7 +291,7 @@ func TestDiscard(t *testing.T) {
 	if err := os.WriteFile(outside, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	memory.Partials["n"] = Partial{Path: "n", Temporary: "../" + filepath.Base(filepath.Dir(outside)) + "/precious"}
+	memory.Partials["n"] = Partial{Path: "n", Temporary: NotedPath("../" + filepath.Base(filepath.Dir(outside)) + "/precious")}
 	if err := Discard(volume, memory); err == nil {
 		t.Error("left its volume")
 	}

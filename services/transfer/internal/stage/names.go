@@ -3,6 +3,7 @@ package stage
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -33,22 +34,57 @@ func localName(name string) string {
 // one to an item whose name is taken.
 func localNames(names []string) []string {
 	local := make([]string, len(names))
-	taken := make(map[string]bool, len(names))
 	for i, name := range names {
-		if plain := localName(name); !taken[plain] {
-			local[i], taken[plain] = plain, true
+		local[i] = localName(name)
+	}
+	return distinct(local, map[string]bool{})
+}
+
+// distinct numbers those of the names that are taken, or equal to one before.
+func distinct(names []string, taken map[string]bool) []string {
+	told := make([]string, len(names))
+	for i, name := range names {
+		if !taken[name] {
+			told[i], taken[name] = name, true
 		}
 	}
 	numbers := map[string]int{}
 	for i, name := range names {
-		for plain := localName(name); local[i] == ""; {
-			numbers[plain]++
-			if numbered := number(plain, numbers[plain]); !taken[numbered] {
-				local[i], taken[numbered] = numbered, true
+		for told[i] == "" {
+			numbers[name]++
+			if numbered := number(name, numbers[name]); !taken[numbered] {
+				told[i], taken[numbered] = numbered, true
 			}
 		}
 	}
-	return local
+	return told
+}
+
+// validName makes a name in Girder of one on disk, which may be no UTF-8.
+func validName(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
+// validNames makes a name in Girder of each of the names in one folder. Where two
+// become equal, a name that is UTF-8 is kept, and others get a number.
+func validNames(names []string) []string {
+	isBad := func(name string) bool { return !utf8.ValidString(name) }
+	if !slices.ContainsFunc(names, isBad) {
+		return names
+	}
+	all := slices.Clone(names)
+	kept := map[string]bool{}
+	var bad []int
+	var made []string
+	for i, name := range names {
+		if isBad(name) {
+			bad, made = append(bad, i), append(made, validName(name))
+			continue
+		}
+		kept[name] = true
+	}
+	for i, name := range distinct(made, kept) {
+		all[bad[i]] = name
+	}
+	return all
 }
 
 // number puts a number before a name's extension: "a (1).txt".

@@ -8,7 +8,6 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -111,6 +110,8 @@ type sending struct {
 	root *os.Root // the volume
 	path string   // Path in its shortest form
 
+	names map[string]string // in Girder, of what was listed and is called otherwise there, by path
+
 	taken       map[girder.ItemID]bool // items of files that were sent
 	sent        []contracts.GirderSent
 	looked      bool                   // what was attached before was asked for
@@ -191,13 +192,15 @@ func (s *sending) files(ctx context.Context, paths []string, into *Target) error
 	return nil
 }
 
-// nameOf is what a file is called in Girder.
+// nameOf is what a file, or a folder, is called in Girder.
 func (s *sending) nameOf(path string) string {
-	name := filepath.Base(path)
-	if path == s.path && s.Name != "" {
-		name = s.Name
+	if name, ok := s.names[path]; ok {
+		return name
 	}
-	return strings.ToValidUTF8(name, "\uFFFD")
+	if path == s.path && s.Name != "" {
+		return validName(s.Name)
+	}
+	return validName(filepath.Base(path))
 }
 
 func (s *sending) file(ctx context.Context, path string, into *Target) (contracts.GirderSent, error) {
@@ -209,7 +212,7 @@ func (s *sending) file(ctx context.Context, path string, into *Target) (contract
 		return contracts.GirderSent{}, err
 	}
 	defer file.Close()
-	if sent, ok := s.Memory.Sent[path]; ok && sent.Local == local {
+	if sent, ok := s.Memory.Sent[NotedPath(path)]; ok && sent.Local == local {
 		return sent.File, nil
 	}
 	name := s.nameOf(path)
@@ -233,7 +236,7 @@ func (s *sending) file(ctx context.Context, path string, into *Target) (contract
 	sent := contracts.GirderSent{
 		Name: doc.Name, FileID: string(doc.ID), ItemID: string(doc.ItemID), Size: local.Size, SHA512: u.content.checksum(),
 	}
-	if err := s.Remember.note(Note{Sent: &Sent{Path: path, Local: local, File: sent}}); err != nil {
+	if err := s.Remember.note(Note{Sent: &Sent{Path: NotedPath(path), Local: local, File: sent}}); err != nil {
 		s.Log.Warn().Err(err).Msg("not noted that an upload is complete")
 	}
 	return sent, nil

@@ -56,12 +56,12 @@ func (u *upload) afresh() *upload {
 // resume goes on with what an earlier process began, of which it is not known
 // how far it came. An upload of another state of the file is canceled.
 func (u *upload) resume(ctx context.Context) error {
-	if begun := u.Memory.Begun; begun != nil && begun.Path == u.path && begun.Local == u.local && u.into != nil {
+	if begun := u.Memory.Begun; begun != nil && begun.Path == NotedPath(u.path) && begun.Local == u.local && u.into != nil {
 		u.unsure, u.seen = true, true
 		u.replaces(begun.OldID, begun.OldCreated)
 	}
 	p := u.Memory.Pending
-	if p == nil || p.Path != u.path {
+	if p == nil || p.Path != NotedPath(u.path) {
 		return nil
 	}
 	u.id, u.asking, u.seen, u.summed = p.ID, true, true, p.SHA512 != ""
@@ -224,7 +224,7 @@ func (u *upload) noteLast() error {
 		}
 		return u.remember()
 	}
-	begun := Begun{Path: u.path, Local: u.local}
+	begun := Begun{Path: NotedPath(u.path), Local: u.local}
 	if u.old != nil {
 		begun.OldID, begun.OldCreated = u.old.ID, u.old.Created
 	}
@@ -388,7 +388,7 @@ func lasting(parent context.Context, d time.Duration) (ctx context.Context, stop
 // remember notes the upload before a byte of it is sent, and its checksum
 // before the last one is.
 func (u *upload) remember() error {
-	pending := Pending{Path: u.path, Local: u.local, ID: u.id}
+	pending := Pending{Path: NotedPath(u.path), Local: u.local, ID: u.id}
 	if u.content.hashed == u.size {
 		pending.SHA512 = u.content.checksum()
 	}

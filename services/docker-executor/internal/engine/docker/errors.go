@@ -76,6 +76,8 @@ func createKind(err error) error {
 		return engine.ErrRefused
 	case saysNoRuntime(err):
 		return engine.ErrNoDriver
+	case says(err, "--storage-opt"):
+		return engine.ErrRefused // options that the engine's own storage does not have
 	default:
 		return kindOf(err)
 	}
@@ -96,7 +98,7 @@ func startKind(err error) error {
 		return engine.ErrFailed
 	case kind == engine.ErrRefused, kind == engine.ErrNotFound: // such as a network that does not exist
 		return engine.ErrCannotStart
-	case says(err, "oci runtime create failed", "unable to find user", "no matching entries in passwd"):
+	case says(err, "oci runtime create failed", "unable to find user", "no matching entries in passwd", "stat /dev/", "gathering device information"):
 		return engine.ErrCannotStart
 	default:
 		return kind

@@ -51,6 +51,8 @@ func TestKinds(t *testing.T) {
 		{startKind, answer(internal, "OCI runtime create failed: fork: cannot allocate memory: unknown"), engine.ErrFailed},
 		{startKind, answer(missing, "No such container: gone"), engine.ErrNotFound},
 		{startKind, answer(missing, "network lab not found"), engine.ErrCannotStart},
+		{startKind, answer(internal, "stat /dev/nope: no such file or directory"), engine.ErrCannotStart},
+		{createKind, answer(internal, "--storage-opt is supported only for overlay over xfs with 'pquota' mount option"), engine.ErrRefused},
 		{pullKind, answer(missing, "manifest for tool:1 not found: manifest unknown: manifest unknown"), engine.ErrImageNotFound},
 		{pullKind, answer(missing, "pull access denied for tool, repository does not exist or may require 'docker login': denied: requested access to the resource is denied"), engine.ErrPullDenied},
 		{pullKind, answer(internal, "Get https://registry/v2/: unauthorized: authentication required"), engine.ErrPullDenied},
