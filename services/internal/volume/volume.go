@@ -107,22 +107,6 @@ func (v Volume) ContainerPath(rel string) (string, error) {
 	return path.Join(v.Container, clean), nil
 }
 
-// Rel returns the path on the volume of a path inside the container.
-func (v Volume) Rel(containerPath string) (string, error) {
-	if !path.IsAbs(containerPath) {
-		return "", fmt.Errorf("%w %q: a container path is absolute", ErrPath, containerPath)
-	}
-	clean := path.Clean(containerPath)
-	if clean == v.Container {
-		return ".", nil
-	}
-	rel, inside := strings.CutPrefix(clean, strings.TrimSuffix(v.Container, "/")+"/")
-	if !inside {
-		return "", fmt.Errorf("%w %q: it is not on the volume at %s", ErrPath, containerPath, v.Container)
-	}
-	return Clean(rel)
-}
-
 // MkdirAll makes a folder on the volume and those above it, writable for every
 // user like the volume.
 func (v Volume) MkdirAll(rel string) error {

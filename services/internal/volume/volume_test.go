@@ -92,7 +92,7 @@ func FuzzClean(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := v.Rel(inside); err != nil || back != clean {
+		if back, err := filepath.Rel(v.Container, inside); err != nil || back != clean {
 			t.Errorf("%q is %q in the container, and back %q, %v", clean, inside, back, err)
 		}
 	})
@@ -106,17 +106,6 @@ func TestPaths(t *testing.T) {
 	}
 	if got, err := v.ContainerPath("out/r.csv"); err != nil || got != "/mnt/v/out/r.csv" {
 		t.Errorf("container path %q, %v", got, err)
-	}
-	if got, err := v.Rel("/mnt/v/../v/out"); err != nil || got != "out" {
-		t.Errorf("relative %q, %v", got, err)
-	}
-	if got, err := v.Rel("/mnt/v"); err != nil || got != "." {
-		t.Errorf("relative %q, %v", got, err)
-	}
-	for _, outside := range []string{"/mnt/vv/a", "/mnt", "out", "/mnt/v/../x"} {
-		if got, err := v.Rel(outside); !errors.Is(err, volume.ErrPath) {
-			t.Errorf("relative of %q: %q, %v", outside, got, err)
-		}
 	}
 	for name, f := range map[string]func(string) (string, error){"host": v.HostPath, "container": v.ContainerPath} {
 		if _, err := f("../x"); !errors.Is(err, volume.ErrPath) {

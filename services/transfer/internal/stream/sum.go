@@ -13,14 +13,14 @@ const buffers = 4
 // All but its own goroutine's work is for one goroutine.
 type sum struct {
 	hash  hash.Hash // nil where there is nothing to compare with
-	todo  chan []byte
+	read  chan []byte
 	free  chan []byte
 	ended chan struct{}
 }
 
 // newSum returns a running sum; end must be called.
 func newSum(wanted bool) *sum {
-	s := &sum{todo: make(chan []byte, buffers), free: make(chan []byte, buffers), ended: make(chan struct{})}
+	s := &sum{read: make(chan []byte, buffers), free: make(chan []byte, buffers), ended: make(chan struct{})}
 	if wanted {
 		s.hash = sha512.New()
 	}
@@ -33,7 +33,7 @@ func newSum(wanted bool) *sum {
 
 func (s *sum) run() {
 	defer close(s.ended)
-	for p := range s.todo {
+	for p := range s.read {
 		if s.hash != nil {
 			s.hash.Write(p)
 		}
@@ -45,11 +45,11 @@ func (s *sum) run() {
 func (s *sum) next() []byte { return <-s.free }
 
 // add takes the bytes in. They may still be read until the following call of next.
-func (s *sum) add(p []byte) { s.todo <- p }
+func (s *sum) add(p []byte) { s.read <- p }
 
 // end returns the checksum of everything.
 func (s *sum) end() string {
-	close(s.todo)
+	close(s.read)
 	<-s.ended
 	if s.hash == nil {
 		return ""
