@@ -116,7 +116,9 @@ func (o *observer) publish(subject, body string) {
 
 // look reads what is new and checks it, where it can be read.
 func (o *observer) look() (known bool) {
-	if o.newer {
+	// In real time an entry that was let through is there only when the servers
+	// have agreed on it, which nothing tells.
+	if o.newer || o.w.real {
 		o.read()
 	}
 	if !o.newer { // else it is not known what the containers are to be compared with
