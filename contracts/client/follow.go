@@ -243,11 +243,12 @@ func (c *Client) Messages(ctx context.Context, stream string, from uint64, subje
 		for ctx.Err() == nil {
 			start := time.Now()
 			err := c.read(ctx, stream, subjects, &at, func(msg jetstream.Msg) bool { return yield(msg, nil) })
+			refused := c.Refused(start, "$JS.API.CONSUMER.CREATE."+stream, "$JS.API.CONSUMER.MSG.NEXT."+stream)
 			switch {
 			case err == nil || ctx.Err() != nil:
 				return
-			case c.Refused(start, "$JS.API.CONSUMER.CREATE."+stream, "$JS.API.CONSUMER.MSG.NEXT."+stream) != nil:
-				yield(nil, fmt.Errorf("read %s: %w", stream, c.Refused(start, "$JS.API.CONSUMER")))
+			case refused != nil:
+				yield(nil, fmt.Errorf("read %s: %w", stream, refused))
 				return
 			case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, nats.ErrConnectionClosed):
 				yield(nil, fmt.Errorf("read %s: %w", stream, err))
