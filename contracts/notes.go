@@ -54,7 +54,18 @@ type Phase struct {
 	Phase PhaseName `json:"phase"`
 	What  string    `json:"what,omitempty"`
 	Bytes int64     `json:"bytes,omitzero"`
-	Of    int64     `json:"of,omitzero"`
+	Of    int64     `json:"of,omitzero"` // 0: not known
+	// Rate is how many bytes a second are moved at present; 0: not known, or none.
+	Rate int64 `json:"rate,omitzero"`
+}
+
+// Left returns how long a phase takes at its present rate, or false where that
+// is not known.
+func (p *Phase) Left() (time.Duration, bool) {
+	if p.Rate <= 0 || p.Of <= 0 || p.Bytes > p.Of {
+		return 0, false
+	}
+	return time.Duration(float64(p.Of-p.Bytes) / float64(p.Rate) * float64(time.Second)), true
 }
 
 // TransferNote says how far a step of transfer is, or that its result is there.
@@ -65,7 +76,9 @@ type TransferNote struct {
 	// What is the name of the file on its way.
 	What  string `json:"what,omitempty"`
 	Bytes int64  `json:"bytes"`
-	Total int64  `json:"total"`
+	Total int64  `json:"total"` // 0: not known; grows while a folder is listed
+	// Rate is how many bytes a second are moved at present; 0: not known, or none.
+	Rate  int64  `json:"rate,omitzero"`
 	Done  bool   `json:"done,omitzero"`
 	Error string `json:"error,omitempty"`
 }

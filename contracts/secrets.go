@@ -76,9 +76,10 @@ func (s Secret) Resolve(values Secrets) (string, error) {
 }
 
 // Redact returns a copy of the task whose secrets are references, and the
-// secrets by kind. The token of a task that hands it to its container, with
-// [GirderToken], is there twice: the reference in girder.token is resolved with
-// the secrets of [SecretContainer] as well as those of [SecretIO].
+// secrets by kind. Two are there twice, for each of the kinds that resolves the
+// same reference: the token of a task that hands it to its container, with
+// [GirderToken], under [SecretContainer] as well as [SecretIO], and the session of
+// a task with a Girder job under [SecretJob], too.
 func (t *Task) Redact() (*Task, map[SecretKind]Secrets, error) {
 	data, err := t.Encode()
 	if err != nil {
@@ -100,6 +101,12 @@ func (t *Task) Redact() (*Task, map[SecretKind]Secrets, error) {
 			secrets[kind] = Secrets{}
 		}
 		secrets[kind][path] = string(secret)
+		if strings.HasPrefix(path, sessionPath+".") && t.HasGirderJob() {
+			if secrets[SecretJob] == nil {
+				secrets[SecretJob] = Secrets{}
+			}
+			secrets[SecretJob][path] = string(secret)
+		}
 		return Secret(secretPrefix + string(kind) + "/" + path)
 	})
 	return redacted, secrets, nil
@@ -148,6 +155,9 @@ func (t *Task) visitSecrets(replace func(kind SecretKind, path string, secret Se
 	}
 	if g := t.Girder; g != nil {
 		g.Token = replace(SecretIO, tokenPath, g.Token)
+		if g.Session != nil {
+			g.Session.visitSecrets(func(path string, secret Secret) Secret { return replace(SecretIO, path, secret) })
+		}
 		if g.Job != nil {
 			g.Job.Token = replace(SecretJob, "girder.job.token", g.Job.Token)
 		}

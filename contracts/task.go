@@ -145,16 +145,6 @@ type GirderJobInfo struct {
 	LogPrint bool              `json:"log_print,omitzero"`
 }
 
-// GirderSession says how to reach a Girder server.
-type GirderSession struct {
-	// Verify is true (system certificates, the default), false, or the path of
-	// a file of certificate authorities on the node.
-	Verify jsontext.Value `json:"verify,omitempty"`
-	// Cert and Proxies are as in Python requests.
-	Cert    jsontext.Value `json:"cert,omitempty"`
-	Proxies jsontext.Value `json:"proxies,omitempty"`
-}
-
 // Schedule delays a task or lets it expire.
 type Schedule struct {
 	ETA       string   `json:"eta,omitempty"`

@@ -60,6 +60,8 @@ type Step struct {
 	// Girder has the API URL, and the token as a reference to the bucket of
 	// secrets.
 	Girder GirderAccess `json:"girder,omitzero"`
+	// Session is the task's, with its secrets as references.
+	Session *GirderSession `json:"session,omitempty"`
 	// Volume is the absolute path of a volume's folder on the node; every path
 	// below stays inside it.
 	Volume string `json:"volume,omitempty"`

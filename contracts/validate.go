@@ -86,7 +86,7 @@ func (v *validator) girder() {
 		v.url("girder.api_url", g.APIURL)
 	}
 	if g.Session != nil {
-		v.unsupported("girder.session", "a session")
+		v.session(g.Session)
 	}
 	if g.Job != nil && g.JobInfo != nil {
 		v.fail("girder.job", "give either job or job_info, not both")
@@ -96,6 +96,14 @@ func (v *validator) girder() {
 	}
 	if g.JobInfo != nil {
 		v.jobInfo(g.JobInfo)
+	}
+}
+
+func (v *validator) session(s *GirderSession) {
+	v.secret(sessionPath+".cert", s.Cert.Cert)
+	v.secret(sessionPath+".cert", s.Cert.Key)
+	for name, proxy := range s.Proxies {
+		v.secret(sessionPath+".proxies."+name, proxy)
 	}
 }
 
