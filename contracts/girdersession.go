@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
+	"strings"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -11,18 +13,35 @@ import (
 
 // GirderSession says how to reach a Girder server, in the names and forms of
 // Python requests' session, which Girder's own client has. Where it names a file,
-// that is one on the node of transfer and on the host of job-tracker, which allow
-// it or not; a PEM text works everywhere.
+// that is one on the node of transfer and on the host of job-tracker, whose
+// setting session_files allows it or not; a PEM text works everywhere.
 type GirderSession struct {
 	// Verify says how the server's certificate is checked; by default against the
 	// system's authorities.
 	Verify *Verify `json:"verify,omitempty"`
 	// Cert is the client's own certificate.
 	Cert ClientCert `json:"cert,omitzero"`
-	// Proxies has the URL of a proxy for "http", "https" or "all", or for one host
-	// as in "https://girder.example.org". Absent: what the service's environment says.
+	// Proxies has the URL of a proxy for one host as in "https://girder.example.org",
+	// for "http" and "https", and for "all"; the first of these that is there counts.
+	// Hosts in "no_proxy" are reached without one. Absent: what the service's
+	// environment says.
 	Proxies map[string]Secret `json:"proxies,omitempty"`
 }
+
+// String says what the session has without its secrets.
+func (s GirderSession) String() string {
+	verify := "true"
+	switch {
+	case s.Verify != nil && s.Verify.Off:
+		verify = "false"
+	case s.Verify != nil && s.Verify.Authorities != "":
+		verify = "own authorities"
+	}
+	return fmt.Sprintf("session with verify %s, own certificate %t, %d proxies", verify, !s.Cert.IsZero(), len(s.Proxies))
+}
+
+// GoString hides the secrets from %#v.
+func (s GirderSession) GoString() string { return s.String() }
 
 // Verify is true, false, or a string: the path of a PEM file with the
 // authorities to trust instead of the system's, or such text itself.
@@ -79,6 +98,10 @@ func (c ClientCert) MarshalJSONTo(enc *jsontext.Encoder) error {
 
 // UnmarshalJSONFrom reads a string or a list of two.
 func (c *ClientCert) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	if dec.PeekKind() == 'n' {
+		*c = ClientCert{}
+		return dec.SkipValue()
+	}
 	list, err := listOr(dec, func(text string) []string { return []string{text} })
 	if err != nil {
 		return err
@@ -92,6 +115,45 @@ func (c *ClientCert) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 		return fmt.Errorf("must be one string with certificate and key, or a list of the two, has %d", len(list))
 	}
 	return nil
+}
+
+// IsPEM tells PEM text from the path of a file.
+func IsPEM(text string) bool { return strings.Contains(text, "-----BEGIN ") }
+
+// ParseProxy reads the URL of a proxy, or a host and port that speak HTTP. Its
+// error does not show the text, which may have a password.
+func ParseProxy(text string) (*url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "http://" + text
+	}
+	proxy, err := url.Parse(text)
+	if err != nil || proxy.Hostname() == "" {
+		return nil, errors.New("is not the URL of a proxy such as http://proxy.example.org:3128")
+	}
+	switch proxy.Scheme {
+	case "http", "https", "socks5", "socks5h":
+		return proxy, nil
+	default:
+		return nil, errors.New("has a scheme that is not supported; known are http, https, socks5 and socks5h")
+	}
+}
+
+// SessionFor returns the session that goes with the API URL of [Task.GirderFor]:
+// the task's, except for another server.
+func (t *Task) SessionFor(own *GirderAccess) *GirderSession {
+	if t.Girder == nil {
+		return nil
+	}
+	if own != nil && t.Girder.APIURL != "" && !sameHost(t.GirderFor(own).APIURL, t.Girder.APIURL) {
+		return nil
+	}
+	return t.Girder.Session
+}
+
+func sameHost(a, b string) bool {
+	one, err := url.Parse(a)
+	other, otherErr := url.Parse(b)
+	return err == nil && otherErr == nil && strings.EqualFold(one.Host, other.Host)
 }
 
 // sessionPath is where the session stands in a task.

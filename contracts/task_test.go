@@ -89,7 +89,6 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"two volumes of a name", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y"},{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y"}]`), `docker.volumes[1].name: "d" is the name of two volumes`},
 		{"mode of a bind mount", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y","mode":"rwx"}]`), `docker.volumes[0].mode: "rwx" is not rw or ro`},
 		{"host_dir of a bind mount", docker(`,"volumes":[{"name":"d","type":"bind_mount","host_path":"/x","container_path":"/y","host_dir":"/z"}]`), "docker.volumes[0].host_dir: is for temporary volumes"},
-		{"session", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"session":{"verify":false}}}`, "girder.session: a session is not supported"},
 		{"api_url", `{"version":1,"task":"docker_run","docker":{"image":"a"},"girder":{"api_url":"ftp://g"}}`, `girder.api_url: "ftp://g" is not an http or https URL`},
 		{"own api_url", docker(`,"args":[{"type":"girder_file","id":` + id + `,"girder":{"api_url":"g"}}]`), `docker.args[0].girder.api_url: "g" is not an http or https URL`},
 		{"own reference", docker(`,"args":[{"type":"girder_file","id":` + id + `,"girder":{"token":"secret:io/x"}}]`), "docker.args[0].girder.token: starts with"},

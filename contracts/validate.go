@@ -99,14 +99,6 @@ func (v *validator) girder() {
 	}
 }
 
-func (v *validator) session(s *GirderSession) {
-	v.secret(sessionPath+".cert", s.Cert.Cert)
-	v.secret(sessionPath+".cert", s.Cert.Key)
-	for name, proxy := range s.Proxies {
-		v.secret(sessionPath+".proxies."+name, proxy)
-	}
-}
-
 func (v *validator) girderJob(g *Girder) {
 	if g.APIURL == "" {
 		v.fail("girder.api_url", "missing; girder.job needs it")

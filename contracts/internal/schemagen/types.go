@@ -88,6 +88,15 @@ var values = map[reflect.Type]func() *jsonschema.Schema{
 	reflect.TypeFor[contracts.SwapSize](): func() *jsonschema.Schema {
 		return oneOf(&jsonschema.Schema{Type: "number", Minimum: "-1"}, text(sizePattern)())
 	},
+	reflect.TypeFor[contracts.Verify](): func() *jsonschema.Schema {
+		return oneOf(&jsonschema.Schema{Type: "boolean"}, nonEmpty(), &jsonschema.Schema{Type: "null"})
+	},
+	reflect.TypeFor[contracts.ClientCert](): func() *jsonschema.Schema {
+		one, two := uint64(1), uint64(2)
+		both := list(nonEmpty())
+		both.MinItems, both.MaxItems = &one, &two
+		return oneOf(nonEmpty(), both, &jsonschema.Schema{Type: "null"})
+	},
 	reflect.TypeFor[contracts.Text](): textOrNumber,
 	reflect.TypeFor[contracts.Names](): func() *jsonschema.Schema {
 		return oneOf(&jsonschema.Schema{Type: "string"}, list(&jsonschema.Schema{Type: "string"}))
@@ -152,6 +161,11 @@ func enum[T ~string](allowed ...T) func() *jsonschema.Schema {
 		}
 		return schema
 	}
+}
+
+func nonEmpty() *jsonschema.Schema {
+	one := uint64(1)
+	return &jsonschema.Schema{Type: "string", MinLength: &one}
 }
 
 func textOrNumber() *jsonschema.Schema {
