@@ -20,13 +20,13 @@ type Options struct {
 	Token  string // empty: anonymous; not used by a JobClient
 
 	// HTTPClient is shared between clients so that they share connections; see
-	// [NewHTTPClient]. nil: a new one that verifies certificates as Verify says.
-	// Its own redirect policy is not used.
+	// [Clients]. nil: a new one for the usual way. Its own redirect policy is not used.
 	HTTPClient *http.Client
-	Verify     Verify
+	Traffic    *Traffic // nil: no bounds
 
 	Retry  Retry          // zero fields: DefaultRetry's
 	Idle   time.Duration  // a body in either direction that stands still for so long is given up; 0: one minute
+	Answer time.Duration  // a request that is sent and not answered for so long is given up; 0: one minute, which is the most
 	Logger zerolog.Logger // retries are told at debug level
 }
 
@@ -39,16 +39,13 @@ type Client struct {
 // New checks the options and builds a client. It does not connect.
 func New(o Options) (*Client, error) {
 	api := strings.TrimRight(o.APIURL, "/")
-	if err := checkURL(api); err != nil {
-		return nil, fmt.Errorf("girder API URL: %w", err)
-	}
 	header := http.Header{}
 	if o.Token != "" {
 		header.Set(TokenHeader, o.Token)
 	}
-	s, err := newSession(o, header)
+	s, err := newSession(o, api, header)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("girder API URL: %w", err)
 	}
 	return &Client{s: s, api: api}, nil
 }

@@ -21,20 +21,22 @@ import (
 // TestRecordedRefusals feeds every recorded answer to the client and checks its class.
 func TestRecordedRefusals(t *testing.T) {
 	t.Parallel()
-	files, err := filepath.Glob(filepath.Join(recordings(t), "*.json"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("exchanges: %v, %v", files, err)
-	}
-	for _, file := range files {
-		number, _ := strconv.Atoi(filepath.Base(file)[:3])
-		if number >= 901 && number <= 905 {
-			continue // not HTTP requests
+	for _, folder := range []string{"exchanges", "exchanges-v3"} {
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(recordings(t)), folder, "*.json"))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v, %v", folder, files, err)
 		}
-		e := readExchange(t, file)
-		t.Run(e.Name, func(t *testing.T) {
-			t.Parallel()
-			checkRefusal(t, number, e)
-		})
+		for _, file := range files {
+			number, _ := strconv.Atoi(filepath.Base(file)[:3])
+			e := readExchange(t, file)
+			if e.Request.Path == "/notifications/me" {
+				continue // a websocket
+			}
+			t.Run(folder+"/"+e.Name, func(t *testing.T) {
+				t.Parallel()
+				checkRefusal(t, number, e)
+			})
+		}
 	}
 }
 

@@ -9,8 +9,10 @@
 // What fails is one of three things. An [*Error] is an answer of Girder that
 // refuses the request; errors.Is tells its class ([ErrForbidden],
 // [ErrNotFound], and so on). An [*Unreachable] means that no complete answer
-// arrived. Anything else is the caller's context or a mistake in the request.
-// [IsTemporary] says whether trying again can help.
+// arrived, or one that something on the way has cut, corrupted or made up.
+// Anything else is the caller's context or a mistake in the request.
+// [IsTemporary] says whether trying again can help. Where the way to Girder itself
+// is wrong, its certificate, ours or a proxy, there is a [*SessionError] in it.
 //
 // Requests that may be repeated without harm (reads, cancels of uploads, and job updates whose
 // caller says so) are retried as [Retry] says. The others are sent once, since
@@ -18,5 +20,9 @@
 // an upload, or by reading the job's log.
 //
 // The token travels as a header, to the host of the API URL and to no other,
-// and never appears in an error.
+// and never appears in an error. Girder may redirect downloads to an object store:
+// what that one refuses is an [ErrElsewhere] that names it.
+//
+// A service has one [Clients], which reaches each Girder as the task's session
+// says, and one [Traffic], which keeps all of them within the operator's bounds.
 package girder

@@ -1,7 +1,7 @@
 package girder
 
 import (
-	"crypto/tls"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +30,9 @@ var (
 	ErrRateLimited = errors.New("too many requests")
 	// ErrServer: the server failed (5xx).
 	ErrServer = errors.New("server error")
+	// ErrElsewhere: another server than Girder, to which Girder redirected us for a
+	// file's bytes, refused the request. Our token did not go there.
+	ErrElsewhere = errors.New("refused by the server to which Girder redirects")
 )
 
 // Error is an answer of Girder, or of a proxy before it, that refuses a request.
@@ -42,15 +45,26 @@ type Error struct {
 	Identifier string // a stable name that some server errors carry
 	Message    string
 	RetryAfter time.Duration // how long the server asked to wait, 0 if it did not
+	Host       string        // who answered, where that is not Girder
+	Waited     time.Duration // by our own bounds on traffic, before the answer
+	Size       int64         // of the file of which a range was refused, where the server says it
 }
 
 // Error says what was asked and how it was refused, in one line.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%s %s: %d %s", e.Method, e.Path, e.Status, http.StatusText(e.Status))
+	s := fmt.Sprintf("%s %s: %s%d %s", e.Method, e.Path, from(e.Host), e.Status, http.StatusText(e.Status))
 	if e.Message != "" {
 		s += ": " + e.Message
 	}
 	return s
+}
+
+// from names a host that Girder redirected us to.
+func from(host string) string {
+	if host == "" {
+		return ""
+	}
+	return "redirected to " + host + ": "
 }
 
 // Is tells the class of the refusal.
@@ -60,6 +74,8 @@ func (e *Error) Is(target error) bool {
 
 func (e *Error) class() error {
 	switch {
+	case e.Host != "" && e.Status < 500 && e.Status != http.StatusTooManyRequests:
+		return ErrElsewhere
 	case e.Status == http.StatusUnauthorized:
 		return ErrUnauthorized
 	case e.Status == http.StatusForbidden:
@@ -97,32 +113,41 @@ func (e *Error) temporary() bool {
 	return e.Status >= 500 && !strings.HasSuffix(e.Identifier, lostBytes)
 }
 
+// tooMuch reports whether the server has more to do than it can.
+func (e *Error) tooMuch() bool {
+	return e.Status == http.StatusTooManyRequests || e.Status == http.StatusServiceUnavailable
+}
+
 // Unreachable means that a request got no complete answer: no connection, a
-// connection that broke, or a server that fell silent. Whether the server
-// carried the request out is not known.
+// connection that broke, a server that fell silent, or an answer that cannot be
+// read. Whether the server carried the request out is not known.
 type Unreachable struct {
 	Method string
 	Path   string
 	Err    error
+	Host   string        // who was asked, where that is not Girder
+	Waited time.Duration // by our own bounds on traffic
 }
 
 // Error says what was asked and what broke.
-func (e *Unreachable) Error() string { return fmt.Sprintf("%s %s: %v", e.Method, e.Path, e.Err) }
+func (e *Unreachable) Error() string {
+	return fmt.Sprintf("%s %s: %s%v", e.Method, e.Path, from(e.Host), e.Err)
+}
 
 // Unwrap gives the network's own error.
 func (e *Unreachable) Unwrap() error { return e.Err }
 
 // IsTemporary reports whether the same request may succeed later: a server
 // error, a rate limit, or no complete answer. A refusal, an ended context and
-// a certificate that cannot be verified are not temporary.
+// a [SessionError] are not temporary.
 func IsTemporary(err error) bool {
-	var refusal *Error
-	if errors.As(err, &refusal) {
-		return refusal.temporary()
+	var broken *Unreachable // a refusal in it is what the answer looked like
+	var session *SessionError
+	if errors.As(err, &broken) {
+		return !errors.As(err, &session)
 	}
-	var broken *Unreachable
-	var cert *tls.CertificateVerificationError
-	return errors.As(err, &broken) && !errors.As(err, &cert)
+	var refusal *Error
+	return errors.As(err, &refusal) && refusal.temporary()
 }
 
 // IsForeign reports whether a refusal was made by something between us and
@@ -150,22 +175,28 @@ const maxErrorBody = 64 << 10
 // maxMessage is how much of an error's text is kept.
 const maxMessage = 2000
 
-// readError makes an [*Error] of an answer whose status is not a success.
-func readError(c *call, resp *http.Response, now time.Time) *Error {
+// readError makes an [*Error] of an answer whose status is not a success. An error
+// is of reading it, or a [*json.SyntaxError] of what was cut or corrupted on its way.
+func readError(c *call, resp *http.Response, now time.Time) (*Error, error) {
 	e := &Error{Method: c.method, Path: c.path, Status: resp.StatusCode, RetryAfter: retryAfter(resp.Header.Get("Retry-After"), now)}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	if err != nil && len(body) == 0 {
-		return e
+	if err != nil {
+		return nil, err
 	}
 	var doc struct{ Type, Field, Message, Identifier string }
+	var syntax *json.SyntaxError
 	// Girder sends some HTML bodies with the content type of JSON, so only the body tells.
-	if json.Unmarshal(body, &doc) == nil {
+	err = json.Unmarshal(body, &doc)
+	switch {
+	case err == nil:
 		e.Type, e.Field, e.Identifier, e.Message = doc.Type, doc.Field, doc.Identifier, doc.Message
-	} else {
+	case errors.As(err, &syntax) && bytes.HasPrefix(body, []byte("{")) && len(body) < maxErrorBody:
+		return nil, err
+	default:
 		e.Message = plainText(string(body), e.Status)
 	}
 	e.Message = shorten(strings.Join(strings.Fields(e.Message), " "))
-	return e
+	return e, nil
 }
 
 func shorten(s string) string {
@@ -178,19 +209,28 @@ func shorten(s string) string {
 var (
 	htmlUnseen = regexp.MustCompile(`(?is)<(style|script|head)\b.*?</(style|script|head)>|<p><i>Powered by.*?</p>`)
 	htmlTag    = regexp.MustCompile(`(?s)<[^>]*>`)
+	// What else an object store says is about signatures and keys.
+	storeError = regexp.MustCompile(`(?s)<Error>.*?<Code>(.*?)</Code>.*?<Message>(.*?)</Message>`)
 )
 
-// plainText makes a sentence of an HTML error page, without the status that its heading repeats.
+// plainText makes a sentence of an HTML error page, without the status that its
+// heading repeats, or of an object store's error.
 func plainText(page string, status int) string {
+	if found := storeError.FindStringSubmatch(page); found != nil {
+		page = found[1] + ": " + found[2]
+	}
 	text := htmlTag.ReplaceAllString(htmlUnseen.ReplaceAllString(page, " "), " ")
 	text = strings.Join(strings.Fields(html.UnescapeString(text)), " ")
 	return strings.TrimSpace(strings.TrimPrefix(text, fmt.Sprintf("%d %s", status, http.StatusText(status))))
 }
 
+// longestRetryAfter is longer than anybody's patience.
+const longestRetryAfter = 365 * 24 * time.Hour
+
 // retryAfter reads the header of that name: seconds or a date.
 func retryAfter(value string, now time.Time) time.Duration {
 	if seconds, err := strconv.Atoi(value); err == nil && seconds > 0 {
-		return time.Duration(seconds) * time.Second
+		return time.Duration(min(seconds, int(longestRetryAfter.Seconds()))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil && at.After(now) {
 		return at.Sub(now)

@@ -40,11 +40,15 @@ type Download struct {
 	Size int64 // of the whole file, -1 if the server does not say
 }
 
-// ErrOtherRange means that a server answered with bytes other than those asked for.
+// ErrOtherRange means that a server answered with bytes other than those asked
+// for. Something on the way may have done that, so it is temporary.
 var ErrOtherRange = errors.New("the server sent another part of the file than asked for")
 
-// DownloadFile opens a file's bytes behind offset. Girder answers some ranges
-// that do not exist with the whole file, so what arrives is checked.
+// DownloadFile opens a file's bytes behind offset. The offset is asked for twice:
+// in Girder's own way, and in that of HTTP, which is the only one that an object
+// store knows to which Girder redirects. Either may answer with more than was
+// asked for, even with the whole file; what arrives is checked, and what the
+// caller has already is passed over.
 func (c *Client) DownloadFile(ctx context.Context, id FileID, offset int64) (*Download, error) {
 	if err := checkID("file", string(id)); err != nil {
 		return nil, err
@@ -53,34 +57,49 @@ func (c *Client) DownloadFile(ctx context.Context, id FileID, offset int64) (*Do
 	req.accept = "*/*"
 	if offset > 0 {
 		req.query = url.Values{"offset": {strconv.FormatInt(offset, 10)}}
+		req.from = offset
 	}
 	resp, err := c.s.open(ctx, req)
 	if err != nil {
-		return nil, err
+		return beyondEnd(err, offset)
 	}
 	d, err := download(resp, offset)
+	if errors.Is(err, ErrOtherRange) {
+		err = &Unreachable{Method: req.method, Path: req.path, Host: c.s.elsewhere(resp.Request.URL), Err: err}
+	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s %s: %w", req.method, req.path, err), resp.Body.Close())
+		return nil, errors.Join(err, resp.Body.Close())
 	}
 	return d, nil
 }
 
-func download(resp *http.Response, offset int64) (*Download, error) {
-	if resp.StatusCode != http.StatusPartialContent {
-		// The whole file, also where an object store behind a redirect does not
-		// know Girder's offset: what we have already is passed over.
-		if _, err := io.CopyN(io.Discard, resp.Body, offset); err != nil {
-			return nil, err
-		}
-		return &Download{ReadCloser: resp.Body, Size: resp.ContentLength}, nil
-	}
-	start, size, err := contentRange(resp.Header.Get("Content-Range"))
-	if err != nil {
+// beyondEnd makes an empty download of the refusal of a range that begins where
+// the file ends. Girder itself does not refuse those.
+func beyondEnd(err error, offset int64) (*Download, error) {
+	var refusal *Error
+	if offset == 0 || !errors.As(err, &refusal) || refusal.Status != http.StatusRequestedRangeNotSatisfiable || refusal.Size != offset {
 		return nil, err
 	}
-	if start != offset || resp.ContentLength >= 0 && resp.ContentLength != max(size-offset, 0) {
-		return nil, fmt.Errorf("%w: asked for %d-, got %s with %d bytes", ErrOtherRange,
-			offset, resp.Header.Get("Content-Range"), resp.ContentLength)
+	return &Download{ReadCloser: http.NoBody, Size: offset}, nil
+}
+
+func download(resp *http.Response, offset int64) (*Download, error) {
+	start, size := int64(0), resp.ContentLength
+	if resp.StatusCode == http.StatusPartialContent {
+		header := resp.Header.Get("Content-Range")
+		var err error
+		if start, size, err = contentRange(header); err != nil {
+			return nil, err
+		}
+		if start > offset || resp.ContentLength >= 0 && resp.ContentLength != max(size-start, 0) {
+			return nil, fmt.Errorf("%w: asked for %d-, got %s with %d bytes", ErrOtherRange, offset, header, resp.ContentLength)
+		}
+	}
+	if _, err := io.CopyN(io.Discard, resp.Body, offset-start); err != nil {
+		if err == io.EOF {
+			return nil, fmt.Errorf("%w: asked for %d-, but the file is shorter than that", ErrOtherRange, offset)
+		}
+		return nil, err
 	}
 	return &Download{ReadCloser: resp.Body, Size: size}, nil
 }
@@ -97,4 +116,13 @@ func contentRange(header string) (start, size int64, err error) {
 		return 0, 0, fmt.Errorf("%w: Content-Range %q", ErrOtherRange, header)
 	}
 	return start, size, nil
+}
+
+// sizeOf reads "bytes */13", with which a range is refused.
+func sizeOf(header string) int64 {
+	size, err := strconv.ParseInt(strings.TrimPrefix(header, "bytes */"), 10, 64)
+	if err != nil {
+		return 0
+	}
+	return size
 }

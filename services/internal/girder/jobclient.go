@@ -2,9 +2,9 @@ package girder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 )
 
@@ -20,13 +20,6 @@ type JobClient struct {
 // connect. The options' APIURL and Token are not used; see [Rewrite] for an URL
 // that is reached by another name.
 func NewJobClient(spec JobSpec, o Options) (*JobClient, error) {
-	if err := checkURL(spec.URL); err != nil {
-		return nil, fmt.Errorf("job URL: %w", err)
-	}
-	u, err := url.Parse(spec.URL)
-	if err != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, fmt.Errorf("job URL: must end with the job's id")
-	}
 	method := strings.ToUpper(spec.Method)
 	switch method {
 	case "":
@@ -39,11 +32,14 @@ func NewJobClient(spec JobSpec, o Options) (*JobClient, error) {
 	for name, value := range spec.Headers {
 		header.Set(name, value)
 	}
-	s, err := newSession(o, header)
+	s, err := newSession(o, spec.URL, header)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("job URL: %w", err)
 	}
-	path := u.Path
+	if s.server.RawQuery != "" || s.server.Fragment != "" {
+		return nil, errors.New("job URL: must end with the job's id")
+	}
+	path := s.server.Path
 	if at := apiRoot.FindStringIndex(path); at != nil {
 		path = path[at[1]:]
 	}

@@ -17,6 +17,17 @@ type Retry struct {
 	Max   time.Duration
 	// Foreign says that refusals for which [IsForeign] holds are temporary too.
 	Foreign bool
+	// Turns, if not nil, lets others go first while this waits.
+	Turns Turns
+}
+
+// Turns are what somebody who tries again gives away for the time of each wait.
+type Turns interface {
+	// Give is called before a wait.
+	Give(wait time.Duration)
+	// Take is called after it, before the next try, unless the context ended. It may
+	// wait, which is not counted as patience. An error ends [Retry.Do].
+	Take(ctx context.Context) error
 }
 
 // DefaultRetry is what a [Client] does unless told otherwise.
@@ -46,7 +57,16 @@ func (r Retry) again(err error) bool {
 func (r Retry) Do(ctx context.Context, waiting func(err error, wait time.Duration), try func() (progress bool, err error)) error {
 	r = r.withDefaults()
 	p := newPatience(r)
+	gave := false
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		if gave {
+			gave = false
+			began := time.Now()
+			if err := r.Turns.Take(ctx); err != nil {
+				return struct{}{}, backoff.Permanent(err)
+			}
+			p.since = p.since.Add(time.Since(began))
+		}
 		progress, err := try()
 		p.note(progress, err)
 		if err != nil && (!r.again(err) || r.Total < 0) {
@@ -56,6 +76,10 @@ func (r Retry) Do(ctx context.Context, waiting func(err error, wait time.Duratio
 	}, backoff.WithBackOff(p), backoff.WithMaxElapsedTime(0), backoff.WithNotify(func(err error, wait time.Duration) {
 		if waiting != nil {
 			waiting(err, wait)
+		}
+		if r.Turns != nil {
+			r.Turns.Give(wait)
+			gave = true
 		}
 	}))
 	return err
@@ -85,6 +109,23 @@ func (p *patience) note(progress bool, err error) {
 	if errors.As(err, &refusal) {
 		p.asked = refusal.RetryAfter
 	}
+	// What our own bounds took is not the server's.
+	if p.since = p.since.Add(waited(err)); p.since.After(time.Now()) {
+		p.since = time.Now()
+	}
+}
+
+// waited is how long a request was kept by our own bounds on traffic.
+func waited(err error) time.Duration {
+	var refusal *Error
+	var broken *Unreachable
+	switch {
+	case errors.As(err, &refusal):
+		return refusal.Waited
+	case errors.As(err, &broken):
+		return broken.Waited
+	}
+	return 0
 }
 
 // NextBackOff gives the next wait, or Stop when it would not end in time.

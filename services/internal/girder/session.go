@@ -1,6 +1,7 @@
 package girder
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,32 +15,35 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// session sends requests with one set of headers and retries them.
+// session sends requests with one set of headers to one server and retries them.
 type session struct {
-	http   *http.Client
-	header http.Header // what authorizes us; for the asked host only
-	retry  Retry
-	idle   time.Duration
-	log    zerolog.Logger
+	http    *http.Client
+	server  *url.URL    // the API's or the job's
+	header  http.Header // what authorizes us; for that server only
+	retry   Retry
+	traffic *Traffic
+	idle    time.Duration
+	answer  time.Duration
+	log     zerolog.Logger
 }
 
-func newSession(o Options, header http.Header) (*session, error) {
-	client := http.Client{}
+func newSession(o Options, address string, header http.Header) (*session, error) {
+	if err := checkURL(address); err != nil {
+		return nil, err
+	}
+	server, err := url.Parse(address)
+	if err != nil {
+		return nil, err
+	}
 	if o.HTTPClient == nil {
-		built, err := NewHTTPClient(o.Verify)
-		if err != nil {
-			return nil, err
-		}
-		client = *built
-	} else {
-		client = *o.HTTPClient
+		o.HTTPClient = newHTTPClient(nil, http.ProxyFromEnvironment)
 	}
-	client.CheckRedirect = redirects(header)
-	s := &session{http: &client, header: header, retry: o.Retry.withDefaults(), idle: o.Idle, log: o.Logger}
-	if s.idle == 0 {
-		s.idle = idleDefault
-	}
-	return s, nil
+	client := *o.HTTPClient
+	client.CheckRedirect = redirects(header, o.Traffic)
+	return &session{
+		http: &client, server: server, header: header, retry: o.Retry.withDefaults(), traffic: o.Traffic,
+		idle: cmp.Or(o.Idle, idleDefault), answer: cmp.Or(o.Answer, answerDefault), log: o.Logger,
+	}, nil
 }
 
 // call is one request to Girder.
@@ -52,8 +56,12 @@ type call struct {
 	body   io.Reader // raw bytes, sent once
 	length int64     // of body
 	accept string    // empty: JSON
+	from   int64     // first byte of a file that is wanted
 	again  bool      // may be sent again after an unknown finish
 }
+
+// movesFile tells what is a file's bytes from documents.
+func (c *call) movesFile() bool { return c.body != nil || c.accept != "" }
 
 // maxDocument is the largest JSON answer that is read: a job's log may have the 16 MiB of a document, escaped.
 const maxDocument = 128 << 20
@@ -78,10 +86,19 @@ func (s *session) json(ctx context.Context, c *call, out any) error {
 			return err
 		}
 		if err := json.Unmarshal(body, out); err != nil {
-			return fmt.Errorf("%s %s: the answer is not what Girder sends: %w", c.method, c.path, err)
+			return s.garbled(c, resp, err)
 		}
 		return nil
 	})
+}
+
+// garbled is for an answer that was cut or corrupted on its way, or that something
+// before Girder made. What the server did is not known.
+func (s *session) garbled(c *call, resp *http.Response, err error) error {
+	return &Unreachable{
+		Method: c.method, Path: c.path, Host: s.elsewhere(resp.Request.URL),
+		Err: fmt.Errorf("the answer is not what Girder sends: %w", err),
+	}
 }
 
 // open sends the call and leaves the answer's body to the caller.
@@ -108,25 +125,74 @@ func (s *session) patiently(ctx context.Context, c *call, try func() error) erro
 func (s *session) send(ctx context.Context, c *call) (*http.Response, error) {
 	watched, cancel := context.WithCancelCause(ctx)
 	w := newWatch(s.idle, cancel)
-	req, err := s.request(watched, c, w)
+	began := time.Now()
+	leave, err := s.traffic.enter(watched, hostKey(s.server), c.movesFile())
 	if err != nil {
 		w.end()
-		return nil, err
+		return nil, fmt.Errorf("%s %s: %w", c.method, c.path, err)
 	}
-	resp, err := s.http.Do(req)
+	if s.traffic != nil {
+		w.waited(time.Since(began))
+	}
+	resp, err := s.sendNow(watched, c, w)
 	if err != nil {
-		err = unreachable(watched, c, err)
 		w.end()
+		leave()
 		return nil, err
 	}
-	resp.Body = &answer{body: resp.Body, watch: w, ctx: watched, call: c}
+	resp.Body = &answer{body: resp.Body, watch: w, ctx: watched, call: c, from: s.elsewhere(resp.Request.URL), session: s, leave: leave}
 	if resp.StatusCode/100 == 2 {
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	refusal := readError(c, resp, time.Now())
-	refusal.Message = s.redact(refusal.Message)
-	return nil, refusal
+	if resp.StatusCode == http.StatusProxyAuthRequired {
+		return nil, s.unreachable(watched, c, w, &tunnelRefusal{"the proxy wants a user name and a password, which stand in its URL (" + resp.Status + ")"})
+	}
+	return nil, s.refusal(c, resp, w)
+}
+
+func (s *session) sendNow(watched context.Context, c *call, w *watch) (*http.Response, error) {
+	req, err := s.request(w.awaiting(watched, s.answer), c, w)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.http.Do(req)
+	w.answered()
+	if err == nil {
+		return resp, nil
+	}
+	if resp != nil && errors.Is(err, errRedirected) {
+		return nil, &Error{Method: c.method, Path: c.path, Status: resp.StatusCode, Message: errRedirected.Error()}
+	}
+	return nil, s.unreachable(watched, c, w, err)
+}
+
+// refusal reads what refuses the request. Of an answer that cannot be read, a part
+// would be taken for a word of Girder.
+func (s *session) refusal(c *call, resp *http.Response, w *watch) error {
+	e, err := readError(c, resp, time.Now())
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		return s.garbled(c, resp, err)
+	case err != nil:
+		return err
+	}
+	e.Host, e.Waited, e.Size = s.elsewhere(resp.Request.URL), w.sum(), sizeOf(resp.Header.Get("Content-Range"))
+	e.Message = s.redact(e.Message)
+	if resp.StatusCode/100 == 3 {
+		e.Message = errRedirected.Error() // one that net/http does not follow, for want of a second body
+	}
+	s.traffic.refused(hostKey(resp.Request.URL), e)
+	return e
+}
+
+// elsewhere names the server that was asked last, where that is not Girder.
+func (s *session) elsewhere(u *url.URL) string {
+	if sameServer(s.server, u) {
+		return ""
+	}
+	return u.Host
 }
 
 func (s *session) request(ctx context.Context, c *call, w *watch) (*http.Request, error) {
@@ -139,7 +205,7 @@ func (s *session) request(ctx context.Context, c *call, w *watch) (*http.Request
 	case c.form != nil:
 		body = strings.NewReader(encode(c.form))
 	case c.body != nil:
-		body = w.sending(c.body)
+		body = w.sending(s.paid(ctx, w, c.body))
 	}
 	req, err := http.NewRequestWithContext(ctx, c.method, target, body)
 	if err != nil {
@@ -154,6 +220,9 @@ func (s *session) request(ctx context.Context, c *call, w *watch) (*http.Request
 	if c.accept != "" {
 		req.Header.Set("Accept", c.accept)
 		req.Header.Set("Accept-Encoding", "identity") // so that lengths are those of the file
+	}
+	if c.from > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", c.from))
 	}
 	switch {
 	case c.form != nil:
@@ -188,21 +257,38 @@ func (s *session) redact(message string) string {
 	return message
 }
 
+// paid counts bytes of a file against the rate.
+func (s *session) paid(ctx context.Context, w *watch, body io.Reader) io.Reader {
+	if !s.traffic.limitsBytes() {
+		return body
+	}
+	return &paidReader{ctx: ctx, from: body, traffic: s.traffic, waited: w.waited}
+}
+
 // unreachable tells the caller's end apart from the network's. The URL that
-// net/http puts into its errors is left out.
-func unreachable(ctx context.Context, c *call, err error) error {
+// net/http puts into its errors is left out, but for another host's name.
+func (s *session) unreachable(ctx context.Context, c *call, w *watch, err error) error {
+	host := ""
 	var wrapped *url.Error
 	if errors.As(err, &wrapped) {
 		err = wrapped.Err
+		if u, broken := url.Parse(wrapped.URL); broken == nil {
+			host = s.elsewhere(u)
+		}
 	}
+	return brokenBy(ctx, err, &Unreachable{Method: c.method, Path: c.path, Host: host, Waited: w.sum()})
+}
+
+// brokenBy completes an error with what broke, where that was not the caller.
+func brokenBy(ctx context.Context, err error, silence *Unreachable) error {
 	cause := context.Cause(ctx)
 	switch {
-	case errors.Is(cause, errStill):
-		return &Unreachable{Method: c.method, Path: c.path, Err: errStill}
+	case errors.Is(cause, errStill), errors.Is(cause, errSilent):
+		silence.Err = cause
 	case cause != nil:
-		return fmt.Errorf("%s %s: %w", c.method, c.path, cause)
-	case errors.Is(err, errRedirected):
-		return fmt.Errorf("%s %s: %w", c.method, c.path, errRedirected)
+		return fmt.Errorf("%s %s: %w", silence.Method, silence.Path, cause)
+	default:
+		silence.Err = sessionFault(err)
 	}
-	return &Unreachable{Method: c.method, Path: c.path, Err: err}
+	return silence
 }

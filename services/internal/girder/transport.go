@@ -1,75 +1,74 @@
 package girder
 
 import (
+	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
+	"net/url"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 )
 
 var apiRoot = regexp.MustCompile(`/api/v[0-9]+\b`)
 
-// Verify says how the server's certificate is checked. The zero value checks
-// it against the system's authorities.
-type Verify struct {
-	Off    bool   // accept any certificate
-	CAFile string // PEM file with the authorities to trust instead of the system's
-}
-
 // Limits of time that do not depend on how much is transferred.
 const (
 	connectTimeout = 10 * time.Second
-	headerTimeout  = time.Minute
+	answerDefault  = time.Minute
 	idleDefault    = time.Minute
 	// Servers close a connection that was idle for some seconds, often five or
 	// ten. Letting go first spares a request that is lost on a closed connection.
 	keepIdle = 4 * time.Second
+	// As many connections are kept as files are moved at a time, and more.
+	keepPerHost = 64
 )
 
-// NewHTTPClient builds what several clients can share as Options.HTTPClient.
-func NewHTTPClient(v Verify) (*http.Client, error) {
-	config, err := v.tlsConfig()
-	if err != nil {
-		return nil, err
+// newTransport speaks HTTP/1.1 alone: each file has a connection of its own, and
+// one that stands still or breaks concerns no other.
+func newTransport(config *tls.Config, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
+	return &http.Transport{
+		Proxy: proxy,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &patientConn{Conn: conn}, nil
+		},
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    connectTimeout,
+		ResponseHeaderTimeout:  answerDefault,
+		IdleConnTimeout:        keepIdle,
+		MaxIdleConnsPerHost:    keepPerHost,
+		WriteBufferSize:        64 << 10,
+		ReadBufferSize:         64 << 10,
+		OnProxyConnectResponse: checkTunnel,
 	}
-	return &http.Client{Transport: &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}).DialContext,
-		TLSClientConfig:       config,
-		TLSHandshakeTimeout:   connectTimeout,
-		ResponseHeaderTimeout: headerTimeout,
-		IdleConnTimeout:       keepIdle,
-		MaxIdleConnsPerHost:   8,
-		WriteBufferSize:       64 << 10,
-		ReadBufferSize:        64 << 10,
-		ForceAttemptHTTP2:     true,
-	}}, nil
 }
 
-func (v Verify) tlsConfig() (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: v.Off} // #nosec: only where the operator or the task says so
-	if v.CAFile == "" {
-		return config, nil
+// checkTunnel tells a proxy's refusals that asking again does not change.
+func checkTunnel(_ context.Context, proxy *url.URL, _ *http.Request, answer *http.Response) error {
+	switch answer.StatusCode {
+	case http.StatusOK:
+		return nil
+	case http.StatusProxyAuthRequired:
+		return &tunnelRefusal{fmt.Sprintf("the proxy %s wants a user name and a password, which stand in its URL (%s)", proxy.Host, answer.Status)}
+	case http.StatusForbidden, http.StatusUnauthorized, http.StatusMethodNotAllowed:
+		return &tunnelRefusal{fmt.Sprintf("the proxy %s does not let us through (%s)", proxy.Host, answer.Status)}
+	default:
+		return fmt.Errorf("the proxy %s answers %s", proxy.Host, answer.Status)
 	}
-	pem, err := os.ReadFile(v.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("read certificate authorities: %w", err)
-	}
-	config.RootCAs = x509.NewCertPool()
-	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read certificate authorities: no certificate in %s", v.CAFile)
-	}
-	return config, nil
 }
 
 // errRedirected refuses a redirect that would turn a write into a read, which
-// would then pass for a write that succeeded.
+// would then pass for a write that succeeded, or that leads it to where its token
+// may not go.
 var errRedirected = errors.New("the server redirects this request, which would lose it; use the URL that it redirects to as the API URL")
 
 const maxRedirects = 5
@@ -77,23 +76,40 @@ const maxRedirects = 5
 // redirects returns the policy for requests that carry these headers: they go
 // to the host that was asked and to no other. Files that are links, or that lie
 // in an object store, are redirects to another host.
-func redirects(secret http.Header) func(*http.Request, []*http.Request) error {
+func redirects(secret http.Header, traffic *Traffic) func(*http.Request, []*http.Request) error {
 	return func(next *http.Request, via []*http.Request) error {
-		if next.Method != via[0].Method {
+		first := via[0]
+		away := func(r *http.Request) bool { return !sameServer(first.URL, r.URL) }
+		leaves := away(next) || slices.ContainsFunc(via, away)
+		switch {
+		case next.Method != first.Method, leaves && next.Method != http.MethodGet && next.Method != http.MethodHead:
 			return errRedirected
-		}
-		if len(via) > maxRedirects {
+		case len(via) > maxRedirects:
 			return fmt.Errorf("more than %d redirects", maxRedirects)
+		case !leaves:
+			return nil
 		}
-		elsewhere := func(r *http.Request) bool {
-			return r.URL.Scheme != via[0].URL.Scheme || r.URL.Host != via[0].URL.Host
+		for name := range secret {
+			next.Header.Del(name)
 		}
-		if elsewhere(next) || slices.ContainsFunc(via, elsewhere) {
-			for name := range secret {
-				next.Header.Del(name)
-			}
-			next.Header.Del("Referer")
+		next.Header.Del("Referer")
+		w, watched := next.Context().Value(watchKey{}).(*watch)
+		if traffic == nil || !watched {
+			return nil
 		}
-		return nil
+		return w.redirected(func() error { return traffic.pass(next.Context(), hostKey(next.URL)) })
 	}
 }
+
+// sameServer reports whether what was asked of one URL may be asked of the other,
+// token and all: it is the same one, or the same one by TLS.
+func sameServer(asked, other *url.URL) bool {
+	if strings.EqualFold(asked.Host, other.Host) && asked.Scheme == other.Scheme {
+		return true
+	}
+	return asked.Scheme == "http" && other.Scheme == "https" && strings.EqualFold(asked.Hostname(), other.Hostname()) &&
+		portOf(asked) == "80" && portOf(other) == "443"
+}
+
+// hostKey names a host in its [Traffic].
+func hostKey(u *url.URL) string { return net.JoinHostPort(strings.ToLower(u.Hostname()), portOf(u)) }
