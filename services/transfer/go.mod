@@ -11,6 +11,7 @@ require github.com/gantry-worker/gantry/contracts/client v0.0.0
 replace github.com/gantry-worker/gantry/contracts/client => ../../contracts/client
 
 require (
+	github.com/docker/go-units v0.5.0
 	github.com/gantry-worker/gantry/services/internal v0.0.0
 	github.com/google/go-cmp v0.7.0
 	github.com/rs/zerolog v1.35.1
@@ -34,7 +35,6 @@ require (
 
 require (
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
-	github.com/docker/go-units v0.5.0 // indirect
 	github.com/gantry-worker/gantry/tools/girder-sim v0.0.0
 	github.com/go-json-experiment/json v1.27.2
 	github.com/mattn/go-colorable v0.1.14 // indirect
@@ -43,6 +43,7 @@ require (
 	github.com/oklog/ulid/v2 v2.1.2 // indirect
 	golang.org/x/sync v0.24.0
 	golang.org/x/sys v0.49.0
+	golang.org/x/text v0.43.0
 )
 
 replace github.com/gantry-worker/gantry/services/internal => ../internal

@@ -22,7 +22,10 @@ const childConfig = "GANTRY_TEST_TRANSFER"
 
 // childOrder is what it says. Such a child looks at nobody's life unasked, so
 // that it sends few requests but those of its steps.
-type childOrder struct{ NATS, Token, WorkRoot, Girder string }
+type childOrder struct {
+	NATS, Token, WorkRoot, Girder, CacheSize string
+	Concurrency                              int
+}
 
 // beChild is transfer in a process of its own, which can be killed.
 func beChild(text string) int {
@@ -35,7 +38,7 @@ func beChild(text string) int {
 	}
 	cfg := Config{
 		NATS: client.Config{URL: order.NATS, Token: order.Token}, WorkRoot: order.WorkRoot, GirderAPIURL: order.Girder,
-		Concurrency: 1, GirderPatience: time.Minute,
+		Concurrency: order.Concurrency, GirderConnections: 32, CacheSize: order.CacheSize, GirderPatience: time.Minute,
 	}
 	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
 	rhythm := rhythm{life: time.Hour, holds: quick.holds, sweep: quick.sweep}
@@ -54,7 +57,7 @@ type child struct {
 
 func (b *bench) order() childOrder {
 	nats := b.nats.Config()
-	return childOrder{NATS: nats.URL, Token: nats.Token, WorkRoot: b.root, Girder: b.sim.APIURL()}
+	return childOrder{NATS: nats.URL, Token: nats.Token, WorkRoot: b.root, Girder: b.sim.APIURL(), Concurrency: 1}
 }
 
 func (b *bench) child(order childOrder) *child {

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -38,10 +41,7 @@ func (w *work) forget(ctx context.Context) {
 }
 
 func (w *work) clear(ctx context.Context, entry *journal.Entry) error {
-	err := stage.Discard(w.step.Volume, entry.Memory)
-	if entry.Memory.Pending != nil {
-		err = errors.Join(err, w.cancel(ctx, entry.Memory.Pending.ID))
-	}
+	err := errors.Join(stage.Discard(w.step.Volume, entry.Memory), w.cancel(ctx, entry))
 	var outage unreadable
 	later := errors.As(err, &outage) || girder.IsTemporary(err)
 	if later && time.Since(entry.Began) < forgetAfter {
@@ -50,19 +50,40 @@ func (w *work) clear(ctx context.Context, entry *journal.Entry) error {
 	return errors.Join(err, w.leave(entry))
 }
 
-// cancel throws away an upload that nobody goes on with.
-func (w *work) cancel(ctx context.Context, id girder.UploadID) error {
+// cancel throws away the uploads that nobody goes on with. Of those of which
+// something has to be tried again, the others are not.
+func (w *work) cancel(ctx context.Context, entry *journal.Entry) error {
+	uploads := slices.Collect(maps.Values(entry.Memory.Pending))
+	if len(uploads) == 0 {
+		return nil
+	}
 	clean, stop := context.WithTimeout(ctx, cleanupTime)
 	defer stop()
 	client, err := w.client(clean)
-	if err == nil {
-		err = stage.Cancel(clean, client, id)
+	if err != nil {
+		return fmt.Errorf("%d unfinished uploads: %w", len(uploads), err)
 	}
-	if err != nil && clean.Err() != nil {
+	errs := make([]error, len(uploads))
+	var group sync.WaitGroup
+	for i, upload := range uploads {
+		group.Go(func() { errs[i] = cancelOne(clean, client, entry, upload) })
+	}
+	group.Wait()
+	return errors.Join(errs...)
+}
+
+// cancelOne throws away one upload. One that Girder does not know any more may
+// have become a file, which a later attempt has to look for: it stays noted.
+func cancelOne(ctx context.Context, client *girder.Client, entry *journal.Entry, upload stage.Pending) error {
+	canceled, err := stage.Cancel(ctx, client, upload.ID)
+	if err == nil && canceled {
+		err = entry.Remember(stage.Note{Canceled: upload.ID})
+	}
+	if err != nil && ctx.Err() != nil {
 		err = unreadable{err}
 	}
 	if err != nil {
-		return fmt.Errorf("unfinished upload %s: %w", id, err)
+		return fmt.Errorf("unfinished upload %s: %w", upload.ID, err)
 	}
 	return nil
 }

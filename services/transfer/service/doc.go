@@ -16,6 +16,11 @@
 // Girder, an upload whose last answer nobody heard. The journal has one owner;
 // a second transfer in the same work folder waits for the first one's end.
 //
+// Steps wait for a place before they begin, and give it up while they wait for
+// something else; [places] says who waits for whom, and README.md why. Below that,
+// [girder.Traffic] bounds the files that move at a time and the bytes a second.
+// The clients of a step reach Girder as its task says, and end with the step.
+//
 // The step stream moves bytes through a named pipe while the container runs. Its
 // mark, steps/<step>.streaming, says that our end of the pipe is open: from then
 // on the container may start. The step finish says that the container has ended:

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rs/zerolog"
@@ -212,10 +213,10 @@ func TestAnUploadOfAnEndedAttemptIsCanceled(t *testing.T) {
 	b.sim.Down()
 	release()
 	refused := make(chan struct{})
+	refuse := sync.OnceFunc(func() { close(refused) })
 	b.startLogging(b.config(), func(message string) {
-		if strings.Contains(message, "not cleared away") && refused != nil {
-			close(refused)
-			refused = nil
+		if strings.Contains(message, "not cleared away") {
+			refuse()
 		}
 	})
 	<-refused
@@ -247,7 +248,7 @@ func TestHalfAFileOfAnEndedAttemptIsRemoved(t *testing.T) {
 	step := b.stageIn("in-0", b.file("in.tif", string(crashed)))
 	m := &moment{part: during, left: 1, halfway: b.awaitHalf} // the document, then the bytes
 	order := b.order()
-	order.Girder = m.girder(t, b.sim.APIURL())
+	order.Girder, _ = m.girder(t, b.sim.APIURL())
 	c, dead := b.child(order), make(chan struct{})
 	m.die = func() { c.kill(); close(dead) }
 	b.awaitConsumer()

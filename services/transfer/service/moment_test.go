@@ -7,9 +7,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/gantry-worker/gantry/services/internal/bus/bustest"
 )
@@ -32,8 +35,9 @@ type moment struct {
 
 	mu      sync.Mutex
 	counts  bool
-	left    int    // requests until then
-	request string // the one, when it came
+	left    int      // requests until then
+	request string   // the one, when it came
+	uploads []string // the ids of those that were begun
 }
 
 // begin counts the requests from now on.
@@ -81,9 +85,10 @@ func (m *moment) judge(subject string) bustest.Verdict {
 	return bustest.LoseAnswer
 }
 
-// girder starts a proxy before Girder in which the moment may come, and
-// returns its URL.
-func (m *moment) girder(t *testing.T, api string) string {
+// girder starts a proxy before Girder in which the moment may come. It returns
+// its URL, and what waits until Girder has dealt with all that was sent, and
+// ends it.
+func (m *moment) girder(t *testing.T, api string) (proxied string, settle func()) {
 	t.Helper()
 	u, err := url.Parse(api)
 	if err != nil {
@@ -96,20 +101,44 @@ func (m *moment) girder(t *testing.T, api string) string {
 		m.pass(w, out, transport)
 	}))
 	t.Cleanup(proxy.Close)
-	return proxy.URL + u.Path
+	return proxy.URL + u.Path, proxy.Close
 }
 
+// begun takes in the answer to a request that may have begun an upload.
+func (m *moment) begun(r *http.Request, answer []byte) {
+	var doc struct {
+		ID       string `json:"_id"`
+		Received *int64 `json:"received"`
+	}
+	if r.Method == http.MethodGet || json.Unmarshal(answer, &doc) != nil || doc.Received == nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !slices.Contains(m.uploads, doc.ID) {
+		m.uploads = append(m.uploads, doc.ID)
+	}
+}
+
+// unnoted returns those uploads whose ids are not in a text.
+func (m *moment) unnoted(text string) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(m.uploads), func(id string) bool { return strings.Contains(text, id) })
+}
+
+// pass has a request dealt with, also if its process dies meanwhile.
 func (m *moment) pass(w http.ResponseWriter, r *http.Request, to http.RoundTripper) {
 	dies := m.is(r.Method + " " + r.URL.Path)
 	if dies && m.part == before {
 		m.die()
 		panic(http.ErrAbortHandler)
 	}
+	r = r.Clone(context.WithoutCancel(r.Context()))
 	if dies {
 		// The request outlives the process, or half of it.
 		body := new(bytes.Buffer)
 		_, _ = io.Copy(body, r.Body)
-		r = r.Clone(context.WithoutCancel(r.Context()))
 		r.Body = io.NopCloser(body)
 		if m.part == during && body.Len() > 0 {
 			m.die()
@@ -121,6 +150,11 @@ func (m *moment) pass(w http.ResponseWriter, r *http.Request, to http.RoundTripp
 		panic(http.ErrAbortHandler)
 	}
 	defer resp.Body.Close()
+	if !strings.HasSuffix(r.URL.Path, "/download") {
+		answer, _ := io.ReadAll(resp.Body)
+		m.begun(r, answer)
+		resp.Body = io.NopCloser(bytes.NewReader(answer))
+	}
 	if dies && (m.part == after || !strings.HasSuffix(r.URL.Path, "/download")) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		m.die()

@@ -2,10 +2,13 @@ package service
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -54,7 +57,8 @@ func (w *work) allowed(ctx context.Context) error {
 	return nil
 }
 
-// client builds the client for the step's Girder and token.
+// client builds the client for the step's Girder, session and token, to be used
+// until the work is released.
 func (w *work) client(ctx context.Context) (*girder.Client, error) {
 	secrets, err := w.bus.Secrets(ctx, w.step.Job, contracts.SecretIO)
 	if err != nil {
@@ -68,14 +72,50 @@ func (w *work) client(ctx context.Context) (*girder.Client, error) {
 	if err != nil {
 		return nil, &taskFault{err}
 	}
+	session, err := w.step.Session.Resolve(secrets)
+	if err != nil {
+		return nil, &taskFault{err}
+	}
+	connections, done, err := w.clients.For(session)
+	if err != nil {
+		return nil, &taskFault{err}
+	}
+	w.done = append(w.done, done)
+	w.reach = reachOf(api, session)
+	traffic := w.traffic
+	if w.step.Kind == contracts.StepStream {
+		traffic = traffic.ForStreams()
+	}
 	client, err := girder.New(girder.Options{
-		APIURL: api, Token: token, HTTPClient: w.http, Logger: *zerolog.Ctx(ctx),
+		APIURL: api, Token: token, HTTPClient: connections, Traffic: traffic, Logger: *zerolog.Ctx(ctx),
 		Retry: girder.Retry{Total: -1}, // stage tries again
 	})
 	if err != nil {
 		return nil, &taskFault{err}
 	}
 	return client, nil
+}
+
+// reachOf tells one Girder from another, for files that are kept. A task that
+// brings a way of its own, such as one without verification, may reach another.
+func reachOf(api string, session *contracts.GirderSession) string {
+	api = strings.TrimRight(api, "/")
+	if session == nil {
+		return api
+	}
+	text, err := json.Marshal(session, json.Deterministic(true))
+	if err != nil {
+		return "" // nothing is kept
+	}
+	return fmt.Sprintf("%s %x", api, sha256.Sum256(text))
+}
+
+// release lets go what clients need.
+func (w *work) release() {
+	for _, done := range w.done {
+		done()
+	}
+	w.done = nil
 }
 
 // move does the step's work, and stops when its attempt is overtaken.
@@ -120,8 +160,10 @@ func (w *work) moveKind(ctx context.Context, client *girder.Client) (*contracts.
 		staged, err := stage.In{
 			Source: client, File: girder.FileID(w.step.FileID), Item: girder.ItemID(w.step.ItemID), Folder: girder.FolderID(w.step.FolderID),
 			Volume: w.step.Volume, Filename: w.step.Filename, FolderName: w.step.FolderName,
-			Retry: w.patience(), Progress: w.meter.progress, Memory: w.entry.Memory, Remember: w.entry.Remember, Log: *zerolog.Ctx(ctx),
+			Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Memory: w.entry.Memory, Remember: w.entry.Remember,
+			Log: *zerolog.Ctx(ctx), Task: fmt.Sprintf("%s/%d", w.step.Job, w.step.Attempt), Fetches: w.fetches, Girder: w.reach, Cache: w.cache,
 		}.Run(ctx)
+		w.found = staged.Found
 		return &contracts.StepResult{Path: staged.Path, Bytes: staged.Bytes}, err
 	case contracts.StepStageOut:
 		return w.stageOut(ctx, client)
@@ -129,7 +171,13 @@ func (w *work) moveKind(ctx context.Context, client *girder.Client) (*contracts.
 	return &contracts.StepResult{}, &taskFault{fmt.Errorf("this transfer does not know the step kind %q", w.step.Kind)}
 }
 
-func (w *work) patience() girder.Retry { return girder.Retry{Total: w.cfg.GirderPatience} }
+func (w *work) patience() girder.Retry {
+	retry := girder.Retry{Total: w.cfg.GirderPatience}
+	if w.turn != nil {
+		retry.Turns = w.turn
+	}
+	return retry
+}
 
 func (w *work) out(ctx context.Context) stage.Out {
 	return stage.Out{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/pace"
 )
 
 // noteEvery is the least time between two notes of one step. The last one is always sent.
@@ -43,16 +44,25 @@ func (n *notes) send(ctx context.Context, step *contracts.Step, data contracts.T
 	}
 }
 
-// meter is the progress of one step. It is used by one goroutine at a time.
+// meter is the progress of one step, told in notes. It is used by one goroutine
+// at a time; where nothing moves any more it says so by itself, until ctx ends or
+// the step is done.
 type meter struct {
+	ctx  context.Context // of the step: it bounds what the meter says by itself
 	send func(contracts.TransferNote)
 	now  func() time.Time
-	sent time.Time
-	note contracts.TransferNote
+
+	mu    sync.Mutex
+	sent  time.Time
+	told  int64 // the bytes of the note that was sent then
+	note  contracts.TransferNote
+	pace  pace.Pace
+	quiet *time.Timer // runs out when nothing has moved for a while
 }
 
 func (n *notes) meter(ctx context.Context, step *contracts.Step) *meter {
 	return &meter{
+		ctx:  ctx,
 		send: func(note contracts.TransferNote) { n.send(ctx, step, note) },
 		now:  time.Now,
 		note: contracts.TransferNote{ID: step.Step, Direction: step.Kind},
@@ -61,24 +71,63 @@ func (n *notes) meter(ctx context.Context, step *contracts.Step) *meter {
 
 // progress is a [stage.Progress].
 func (m *meter) progress(what string, bytes, total int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	m.pace.At(now, bytes)
 	m.note.What, m.note.Bytes, m.note.Total = what, bytes, total
-	if now := m.now(); now.Sub(m.sent) >= noteEvery {
-		m.sent = now
-		m.send(m.note)
+	if now.Sub(m.sent) >= noteEvery {
+		m.tell(now)
+	}
+}
+
+// found says that so many of the bytes that are told of next were there already.
+func (m *meter) found(bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pace.Found(bytes)
+}
+
+// tell sends the note as it is, and looks again when nothing has moved since.
+func (m *meter) tell(now time.Time) {
+	m.sent, m.told, m.note.Rate = now, m.note.Bytes, m.pace.Rate(now)
+	m.send(m.note)
+	if m.quiet != nil {
+		m.quiet.Stop()
+	}
+	if !m.note.Done {
+		m.quiet = time.AfterFunc(m.pace.Patience(), m.silence)
+	}
+}
+
+// silence tells what came after the last note, and that nothing follows.
+func (m *meter) silence() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.now()
+	if m.note.Done || m.ctx.Err() != nil || now.Sub(m.sent) < noteEvery {
+		return
+	}
+	if m.note.Rate > 0 || m.note.Bytes != m.told {
+		m.tell(now)
 	}
 }
 
 // ready says that the step has begun, at once.
 func (m *meter) ready(what string, total int64) {
+	m.mu.Lock()
 	m.sent = time.Time{}
+	m.mu.Unlock()
 	m.progress(what, 0, total)
 }
 
 // done says that the step's result is there.
 func (m *meter) done(result *contracts.StepResult) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.note.Done, m.note.Error = true, result.Message
 	if result.Outcome == contracts.StepDone {
 		m.note.Bytes, m.note.Total = result.Bytes, result.Bytes
 	}
-	m.send(m.note)
+	m.tell(m.now())
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"path/filepath"
 	"time"
 
@@ -17,7 +16,9 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/internal/node"
 	"github.com/gantry-worker/gantry/services/internal/telemetry"
+	"github.com/gantry-worker/gantry/services/transfer/internal/cache"
 	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
+	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
 )
 
 const (
@@ -32,23 +33,29 @@ type rhythm struct {
 	life  time.Duration // is an attempt still the current one?
 	holds time.Duration // are the folders of held pipes there?
 	sweep time.Duration // which steps on disk does nobody work on?
+	// place is from which wait on a step gives its place up for it.
+	place time.Duration
 	// fresh is for how long an attempt that was the current one is taken for it
 	// before something that cannot be taken back.
 	fresh time.Duration
 }
 
-var usualRhythm = rhythm{life: 10 * time.Second, holds: 2 * time.Second, sweep: 5 * time.Second, fresh: time.Second}
+var usualRhythm = rhythm{life: 10 * time.Second, holds: 2 * time.Second, sweep: 5 * time.Second, place: 2 * time.Second, fresh: time.Second}
 
 // transfer is the service while it runs.
 type transfer struct {
 	cfg      Config
+	sizes    sizes
 	rhythm   rhythm
 	bus      *bus.Bus
 	node     contracts.NodeID
-	http     *http.Client
+	clients  *girder.Clients
+	traffic  *girder.Traffic
 	journal  *journal.Journal
+	fetches  *stage.Fetches
+	cache    *cache.Cache
 	running  *running
-	slots    chan struct{} // one for each step at work
+	places   *places
 	holds    *holds
 	movers   *movers
 	unstored *unstored
@@ -69,15 +76,17 @@ func run(ctx context.Context, cfg Config, rhythm rhythm) error {
 	if cfg.WorkRoot, err = filepath.EvalSymlinks(cfg.WorkRoot); err != nil { // later no link is followed
 		return fmt.Errorf("work folder: %w", err)
 	}
-	shared, err := girder.NewHTTPClient(girder.Verify{})
+	sizes, err := cfg.sizes()
 	if err != nil {
 		return err
 	}
-	defer shared.CloseIdleConnections()
+	clients := girder.NewClients(girder.ClientLimits{SessionFiles: cfg.SessionFiles})
+	defer clients.Close()
 	log := zerolog.Ctx(ctx).With().Str("node", string(id)).Logger()
 	ctx = log.WithContext(ctx)
 	t := &transfer{
-		cfg: cfg, rhythm: rhythm, node: id, http: shared, running: newRunning(), slots: make(chan struct{}, cfg.Concurrency),
+		cfg: cfg, sizes: sizes, rhythm: rhythm, node: id, fetches: stage.NewFetches(), running: newRunning(), places: newPlaces(cfg.Concurrency, rhythm.place), clients: clients,
+		traffic:  girder.NewTraffic(girder.TrafficLimits{PerHost: cfg.GirderConnections, BytesPerSecond: sizes.rate}),
 		unstored: newUnstored(), movers: newMovers(), health: telemetry.NewHealth(), started: time.Now().UTC(),
 	}
 	t.health.Register("nats", func(context.Context) error { return errors.New("not connected yet") })
@@ -108,6 +117,10 @@ func (t *transfer) begin(ctx context.Context) (err error) {
 	if err := t.holds.again(ctx); err != nil {
 		return err
 	}
+	if t.cache, err = cache.Open(filepath.Join(t.cfg.WorkRoot, "transfer", "cache"), t.sizes.cache, *zerolog.Ctx(ctx)); err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Msg("no file is kept for further tasks")
+	}
+	defer func() { err = errors.Join(err, t.cache.Close()) }()
 	if t.bus, err = bus.Open(ctx, t.cfg.NATS, serviceName, string(t.node)); err != nil {
 		return err
 	}
@@ -155,7 +168,7 @@ func (t *transfer) serve(ctx context.Context) error {
 func (t *transfer) describe() contracts.Instance {
 	return contracts.Instance{
 		Service: serviceName, ID: string(t.node), Node: t.node, Version: config.Version(), Started: t.started,
-		Slots: t.cfg.Concurrency, Running: len(t.slots),
+		Slots: manyWays * t.cfg.Concurrency, Running: t.places.atWork(),
 	}
 }
 

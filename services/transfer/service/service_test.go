@@ -371,7 +371,7 @@ func TestNotesAreFewAndTheLastAlwaysCounts(t *testing.T) {
 
 func TestConfigIsChecked(t *testing.T) {
 	t.Parallel()
-	good := Config{WorkRoot: "/w", Concurrency: 1, GirderPatience: time.Second, GirderAPIURL: "http://girder:8080/api/v1"}
+	good := Config{WorkRoot: "/w", Concurrency: 1, GirderConnections: 1, GirderPatience: time.Second, GirderAPIURL: "http://girder:8080/api/v1"}
 	if err := good.Validate(); err != nil {
 		t.Error(err)
 	}

@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 // slow is the rhythm of tests in which nothing has to be looked for, quick that
 // of the others.
 var (
-	slow  = rhythm{life: time.Hour, holds: time.Hour, sweep: time.Hour, fresh: time.Hour}
+	slow  = rhythm{life: time.Hour, holds: time.Hour, sweep: time.Hour, place: time.Hour, fresh: time.Hour}
 	quick = rhythm{life: 20 * time.Millisecond, holds: 5 * time.Millisecond, sweep: 20 * time.Millisecond}
 )
 
@@ -147,7 +147,7 @@ func (b *bench) secret(token string) {
 
 func (b *bench) config() Config {
 	return Config{
-		NATS: b.nats.Config(), WorkRoot: b.root, GirderAPIURL: b.sim.APIURL(), Concurrency: 4, GirderPatience: time.Minute,
+		NATS: b.nats.Config(), WorkRoot: b.root, GirderAPIURL: b.sim.APIURL(), Concurrency: 4, GirderConnections: 32, GirderPatience: time.Minute,
 	}
 }
 

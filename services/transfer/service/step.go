@@ -41,6 +41,7 @@ func (t *transfer) take(ctx context.Context, step *contracts.Step) error {
 	}
 	defer leave()
 	work := &work{transfer: t, step: step, meter: t.notes.meter(ctx, step)}
+	defer work.release()
 	folder, err := openFolder(t.cfg.WorkRoot, step)
 	if errors.Is(err, os.ErrNotExist) {
 		t.unstored.drop(keyOf(step))
@@ -94,6 +95,10 @@ type work struct {
 	meter *meter
 	entry *journal.Entry // while it is done
 	seen  time.Time      // when its attempt was last known to be the current one
+	turn  *turn          // while it has or wants a place
+	done  []func()       // what its clients need is let go
+	reach string         // which Girder they speak to, and how
+	found int64          // bytes that did not have to be fetched
 }
 
 // answer gives the executor the step's result: the one that is there, or a new
@@ -125,7 +130,12 @@ func (w *work) result(ctx, inside context.Context) (*contracts.StepResult, error
 	if result := w.unstored.get(keyOf(w.step)); result != nil {
 		return result, nil
 	}
-	defer w.place(inside)()
+	turn, err := w.places.turn(inside, w.step, w.cfg.GirderAPIURL)
+	defer turn.end()
+	if err != nil { // it has ended, and what follows tells how
+		zerolog.Ctx(ctx).Debug().Err(err).Msg("step ended while it waited for a place")
+	}
+	w.turn = turn
 	entry, err := w.journal.Begin(w.step)
 	if err != nil {
 		return nil, err
@@ -142,16 +152,6 @@ func (w *work) result(ctx, inside context.Context) (*contracts.StepResult, error
 		return nil, nil
 	}
 	return result, err
-}
-
-// place waits for the step's turn, or its end, and returns what gives it up.
-func (w *work) place(inside context.Context) (leave func()) {
-	select {
-	case w.slots <- struct{}{}:
-		return func() { <-w.slots }
-	case <-inside.Done():
-		return func() {}
-	}
 }
 
 // do returns how the step ended. An error means that there is nothing to say
@@ -189,7 +189,7 @@ func (w *work) ended(ctx context.Context, began time.Time, result *contracts.Ste
 	result.Outcome, result.Message = outcome(err)
 	result.Message += w.hint(err)
 	logger := zerolog.Ctx(ctx)
-	logger.Info().Str("outcome", string(result.Outcome)).Str("message", result.Message).Int64("bytes", result.Bytes).
+	logger.Info().Str("outcome", string(result.Outcome)).Str("message", result.Message).Int64("bytes", result.Bytes).Int64("found", w.found).
 		Dur("took", time.Since(began)).Str("kind", string(w.step.Kind)).Msg("step ended")
 	return result
 }
@@ -197,12 +197,13 @@ func (w *work) ended(ctx context.Context, began time.Time, result *contracts.Ste
 // outcome tells whose fault the end of a step is.
 func outcome(err error) (contracts.StepOutcome, string) {
 	var refused *taskFault
+	var session *girder.SessionError
 	switch {
 	case err == nil:
 		return contracts.StepDone, ""
 	case errors.Is(err, errAborted):
 		return contracts.StepAborted, err.Error()
-	case stage.IsFailure(err), stream.IsFailure(err), errors.As(err, &refused):
+	case stage.IsFailure(err), stream.IsFailure(err), errors.As(err, &refused), errors.As(err, &session):
 		return contracts.StepFailure, err.Error()
 	}
 	return contracts.StepInfrastructure, err.Error()

@@ -185,6 +185,7 @@ func (w *work) sink(ctx context.Context, folder *folder) (func(context.Context, 
 	if err != nil {
 		return nil, err
 	}
+	post.Paced = w.traffic.Reader
 	return post.Drain, nil
 }
 
@@ -227,11 +228,12 @@ func (w *work) upload(ctx context.Context, entry *journal.Entry) (*contracts.Ste
 	to := w.step.Stream.To
 	out := &contracts.Step{
 		Version: w.step.Version, Job: w.step.Job, Attempt: w.step.Attempt, Step: w.step.Step, Kind: contracts.StepStageOut,
-		Folder: w.step.Folder, Girder: w.step.Girder, Volume: filepath.Join(w.cfg.WorkRoot, w.step.Folder),
+		Folder: w.step.Folder, Girder: w.step.Girder, Session: w.step.Session, Volume: filepath.Join(w.cfg.WorkRoot, w.step.Folder),
 		Path: spoolPath(w.step.Step), MustExist: true,
 		ItemID: to.ItemID, FolderID: to.FolderID, Name: to.Name, Reference: to.Reference,
 	}
 	uploading := &work{transfer: w.transfer, step: out, meter: w.meter, entry: entry, seen: w.seen}
+	defer uploading.release()
 	client, err := uploading.client(ctx)
 	result := &contracts.StepResult{}
 	if err == nil {

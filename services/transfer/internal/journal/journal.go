@@ -106,7 +106,8 @@ func takeLock(ctx context.Context, path string, waiting func()) (*os.File, error
 // Close lets another process have the journal.
 func (j *Journal) Close() error { return errors.Join(j.root.Close(), j.lock.Close()) }
 
-// Entry is what is known of one step.
+// Entry is what is known of one step. Remember may be called from several
+// goroutines at once, and everything else when nobody does.
 type Entry struct {
 	Step   *contracts.Step
 	Memory stage.Memory
@@ -115,9 +116,9 @@ type Entry struct {
 	// its spool: what remains is an upload like any other.
 	Spooled bool
 
-	root *os.Root
-	file *os.File
-	name string
+	root  *os.Root
+	name  string
+	notes lines
 }
 
 func nameOf(step *contracts.Step) string {
@@ -161,8 +162,8 @@ func (j *Journal) Begin(step *contracts.Step) (*Entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("note step %s: %w", name, err)
 	}
-	entry = &Entry{Step: step, Began: time.Now(), root: j.root, file: file, name: name}
-	if err := entry.write(step); err != nil {
+	entry = &Entry{Step: step, Began: time.Now(), root: j.root, name: name, notes: lines{file: file}}
+	if err := entry.write(step, nil); err != nil {
 		return nil, errors.Join(err, entry.End())
 	}
 	return entry, nil
@@ -189,7 +190,7 @@ func (j *Journal) load(name string) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
-	entry := &Entry{root: j.root, file: file, name: name}
+	entry := &Entry{root: j.root, name: name, notes: lines{file: file}}
 	if err := entry.read(); err != nil {
 		return nil, errors.Join(fmt.Errorf("read what is noted of step %s: %w", name, err), file.Close())
 	}
@@ -197,7 +198,7 @@ func (j *Journal) load(name string) (*Entry, error) {
 }
 
 func (e *Entry) read() error {
-	info, err := e.file.Stat()
+	info, err := e.notes.file.Stat()
 	if err != nil {
 		return err
 	}
@@ -213,12 +214,7 @@ func (e *Entry) read() error {
 		}
 		whole += int64(len(line))
 	}
-	// What comes next begins a line of its own.
-	if err := e.file.Truncate(whole); err != nil {
-		return err
-	}
-	_, err = e.file.Seek(whole, 0)
-	return err
+	return e.notes.cut(whole) // what comes next begins a line of its own
 }
 
 // take takes in a line and reports whether it could be read.
@@ -248,45 +244,44 @@ type noteLine struct {
 
 // RememberSpooled notes that the spool is complete.
 func (e *Entry) RememberSpooled() error {
-	if err := e.write(noteLine{Spooled: true}); err != nil {
+	if err := e.write(noteLine{Spooled: true}, func() { e.Spooled = true }); err != nil {
 		return err
 	}
-	e.Spooled = true
-	if err := e.file.Sync(); err != nil {
-		return fmt.Errorf("note of step %s: %w", e.name, err)
-	}
-	return nil
+	return e.sync()
 }
 
 // Remember is a [stage.Remember].
 func (e *Entry) Remember(note stage.Note) error {
-	if err := e.write(note); err != nil {
+	if err := e.write(note, func() { e.Memory.Add(note) }); err != nil {
 		return err
 	}
-	e.Memory.Add(note)
-	if note.Pending == nil && note.Begun == nil {
+	if note.Later || note.Pending == nil && note.Begun == nil {
 		return nil
 	}
 	// Nobody else knows what is on its way: it has to outlive the machine's crash.
-	if err := e.file.Sync(); err != nil {
-		return fmt.Errorf("note of step %s: %w", e.name, err)
-	}
-	return nil
+	return e.sync()
 }
 
-func (e *Entry) write(what any) error {
+// write adds a line. then is called when it is there, before any later line is.
+func (e *Entry) write(what any, then func()) error {
 	line, err := json.Marshal(what)
 	if err == nil {
-		_, err = e.file.Write(append(line, '\n'))
+		err = e.notes.add(append(line, '\n'), then)
 	}
-	if err != nil {
-		return fmt.Errorf("note of step %s: %w", e.name, err)
+	return e.about(err)
+}
+
+func (e *Entry) sync() error { return e.about(e.notes.sync()) }
+
+func (e *Entry) about(err error) error {
+	if err == nil {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("note of step %s: %w", e.name, err)
 }
 
 // Close leaves the entry to whoever goes on with the step.
-func (e *Entry) Close() error { return e.file.Close() }
+func (e *Entry) Close() error { return e.notes.file.Close() }
 
 // End removes the entry: nothing of the step remains to be done.
 func (e *Entry) End() error {
@@ -294,5 +289,5 @@ func (e *Entry) End() error {
 	if errors.Is(err, os.ErrNotExist) {
 		err = nil
 	}
-	return errors.Join(err, e.file.Close())
+	return errors.Join(err, e.notes.file.Close())
 }

@@ -111,7 +111,7 @@ func TestALineThatWasCutShortDoesNotCount(t *testing.T) {
 		}
 		begun := len(steps(t, j)) == 1
 		entry := begin(t, j, "out-0")
-		if !begun && entry.Memory.Pending != nil {
+		if !begun && len(entry.Memory.Pending) != 0 {
 			t.Errorf("%d bytes: %+v of a step that did not begin", length, entry.Memory)
 		}
 		if err := entry.Remember(stage.Note{Sent: &stage.Sent{Path: "later"}}); err != nil {
@@ -196,7 +196,7 @@ func TestSpooledIsRemembered(t *testing.T) {
 		t.Fatal(entry, err)
 	}
 	again, err := j.Find(step)
-	if err != nil || again == nil || !again.Spooled || again.Memory.Pending == nil || again.Memory.Pending.ID != "u" || again.Step.Stream.Field != "docker.args[0]" {
+	if err != nil || again == nil || !again.Spooled || again.Memory.Pending[""].ID != "u" || again.Step.Stream.Field != "docker.args[0]" {
 		t.Fatalf("%+v %v", again, err)
 	}
 	if err := again.End(); err != nil {

@@ -23,13 +23,13 @@ type Attacher interface {
 // others are attached all the same, unless Girder has no endpoint for it at all
 // ([girder.ErrNoRoute]) or cannot be reached.
 func (o Out) Attach(ctx context.Context, to Attacher, job func(context.Context) (girder.JobID, error)) ([]contracts.GirderSent, error) {
-	s := &sending{Out: o}
-	s.Flat = true
+	o.Flat = true
+	s := newSending(o)
 	err := s.onVolume(func() error { return s.attach(ctx, to, job) })
 	if err != nil {
-		return s.sent, fmt.Errorf("attach %s: %w", o.Path, err)
+		return s.sent(), fmt.Errorf("attach %s: %w", o.Path, err)
 	}
-	return s.sent, nil
+	return s.sent(), nil
 }
 
 func (s *sending) attach(ctx context.Context, to Attacher, job func(context.Context) (girder.JobID, error)) error {
@@ -40,69 +40,73 @@ func (s *sending) attach(ctx context.Context, to Attacher, job func(context.Cont
 	if err != nil {
 		return onVolume(s.path, err)
 	}
-	found := inside{files: []string{s.path}, size: info.Size()}
+	files := []output{{path: s.path, size: info.Size()}}
 	if info.IsDir() {
-		if found, err = s.list(s.path, true); err != nil || len(found.files) == 0 {
+		found, err := s.list(s.path, true)
+		if err != nil || len(found.files) == 0 {
 			return err
 		}
+		files = found.files
+	} else {
+		s.expect(info.Size())
 	}
-	s.total = found.size
 	id, err := job(ctx)
 	if err != nil {
 		return err
 	}
 	var refused error
-	for _, path := range found.files {
-		one, err := s.attachOne(ctx, to, id, path)
+	for _, one := range files {
+		u := &upload{sending: s, path: one.path, name: s.nameOf(one.path), size: one.size, to: s.result()}
+		err := u.attach(ctx, to, id)
 		if err != nil && (errors.Is(err, girder.ErrNoRoute) || girder.IsTemporary(err) || context.Cause(ctx) != nil) {
 			return err
 		}
-		if err != nil {
-			refused = errors.Join(refused, err)
-			continue
-		}
-		s.sent = append(s.sent, one)
-		s.done += one.Size
+		refused = errors.Join(refused, err)
 	}
 	return refused
 }
 
-func (s *sending) attachOne(ctx context.Context, to Attacher, job girder.JobID, path string) (contracts.GirderSent, error) {
-	file, local, err := open(s.root, path)
+// attach attaches the file, unless an earlier process did.
+func (u *upload) attach(ctx context.Context, to Attacher, job girder.JobID) error {
+	file, local, err := open(u.root, u.path)
 	if err != nil {
-		return contracts.GirderSent{}, err
+		return err
 	}
 	defer file.Close()
-	if sent, ok := s.Memory.Sent[NotedPath(path)]; ok && sent.Local == local {
-		return sent.File, nil
+	u.opened(local)
+	if u.isSent() {
+		return nil
 	}
-	name := s.nameOf(path)
-	u := &upload{sending: s, path: path, name: name, size: local.Size, local: local, content: newContent(file)}
-	begun := s.Memory.Begun
-	u.unsure = begun != nil && begun.Path == NotedPath(path) && begun.Local == local
+	u.content = newContent(file, u.size)
+	defer u.content.close()
+	begun, ok := u.Memory.Begun[NotedPath(u.path)]
+	u.unsure = ok && begun.Local == local
 	var doc girder.File
-	err = s.Retry.Do(ctx, s.waiting, func() (bool, error) {
+	err = u.Retry.Do(ctx, u.waiting, func() (bool, error) {
 		var err error
-		if err = s.lookBefore(ctx, to, job); err != nil {
+		if err = u.lookBefore(ctx, to, job); err != nil {
 			return false, err
 		}
-		doc, err = u.attach(ctx, to, job)
+		doc, err = u.request(ctx, to, job)
 		return false, u.blame(err)
 	})
 	if err == nil {
 		err = u.content.hashTo(u.size)
 	}
+	if err == nil {
+		err = u.unchanged()
+	}
+	if err == nil && !u.isOurs(doc) {
+		err = ErrOtherBytes // and to attach it once more would not take these away
+	}
 	if err != nil {
-		return contracts.GirderSent{}, about(path, err)
+		return about(u.path, err)
 	}
-	if s.known != nil {
-		s.known[doc.ID] = true
+	if u.known != nil {
+		u.known[doc.ID] = true
 	}
-	sent := contracts.GirderSent{Name: name, FileID: string(doc.ID), Size: local.Size, SHA512: u.content.checksum()}
-	if err := s.Remember.note(Note{Sent: &Sent{Path: NotedPath(path), Local: local, File: sent}}); err != nil {
-		s.Log.Warn().Err(err).Msg("not noted that an artifact is complete")
-	}
-	return sent, nil
+	u.arrived(contracts.GirderSent{Name: u.name, FileID: string(doc.ID), Size: u.size, SHA512: u.content.checksum()})
+	return nil
 }
 
 // lookBefore learns, once, what was attached to the job before the first request
@@ -141,9 +145,9 @@ func (s *sending) lookBefore(ctx context.Context, to Attacher, job girder.JobID)
 	return nil
 }
 
-// attach sends the file, unless a request of unknown finish did: then there is
+// request sends the file, unless a request of unknown finish did: then there is
 // one of its name and size that was not there before.
-func (u *upload) attach(ctx context.Context, to Attacher, job girder.JobID) (girder.File, error) {
+func (u *upload) request(ctx context.Context, to Attacher, job girder.JobID) (girder.File, error) {
 	if u.unsure && u.known != nil {
 		files, err := to.JobArtifacts(ctx, job)
 		if girder.IsTemporary(err) {
@@ -164,12 +168,7 @@ func (u *upload) attach(ctx context.Context, to Attacher, job girder.JobID) (gir
 	if err := u.allowed(ctx); err != nil {
 		return girder.File{}, err
 	}
-	before := u.done
-	body := u.content.chunk(0, u.size, func(bytes int64) {
-		if u.Progress != nil {
-			u.Progress(u.name, before+bytes, u.total)
-		}
-	})
+	body := u.content.chunk(0, u.size, u.moved)
 	file, err := to.UploadArtifact(ctx, job, girder.Artifact{Name: u.name, Size: u.size, MIMEType: mimeType(u.name)}, body)
 	u.unsure = u.unsure || girder.IsTemporary(err)
 	return file, err

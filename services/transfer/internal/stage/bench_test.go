@@ -2,6 +2,7 @@ package stage
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +43,21 @@ func BenchmarkStageInOfManySmallFiles(b *testing.B) {
 		}
 	}
 	b.ReportMetric(benchFolders*benchFiles*float64(b.N)/b.Elapsed().Seconds(), "files/s")
+}
+
+func BenchmarkStageInOfALargeFile(b *testing.B) {
+	const size = 256 << 20
+	s := startSite(b)
+	file, err := s.AddFile(s.item.ID, "large", io.LimitReader(zeros{}, size))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(size)
+	for b.Loop() {
+		if _, err := (In{Source: s.Client, File: girder.FileID(file.ID), Volume: b.TempDir(), Retry: quick}).Run(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 func BenchmarkStageOutOfManySmallFiles(b *testing.B) {

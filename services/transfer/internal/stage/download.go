@@ -15,38 +15,71 @@ import (
 	"syscall"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
+	"github.com/gantry-worker/gantry/services/transfer/internal/cache"
+	"github.com/gantry-worker/gantry/services/transfer/internal/room"
 )
 
-// fetch downloads what is missing of the temporary file and makes it durable.
-func (s *staging) fetch(ctx context.Context, partial *Partial, doc girder.File, durably bool) (int64, error) {
-	file, err := s.root.OpenFile(string(partial.Temporary), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o644)
+// openMode is what a file's mode has to be, whatever the umask says.
+const openMode = 0o644
+
+// fetch fills the temporary file, makes it durable unless it is one of many, and
+// returns what it is then. leave lets others have the file, and is called here
+// when they can.
+func (s *staging) fetch(ctx context.Context, folder *os.Root, partial *Partial, doc girder.File, leave func()) (Local, error) {
+	file, err := folder.OpenFile(filepath.Base(string(partial.Temporary)), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, openMode)
 	if err != nil {
-		return 0, onPlace(filepath.Dir(string(partial.Path)), err)
+		return Local{}, onPlace(filepath.Dir(string(partial.Path)), err)
 	}
 	d := &download{staging: s, doc: doc, file: file, total: -1}
 	if doc.Size != nil {
 		d.total = *doc.Size
 	}
-	if doc.SHA512 != "" {
+	local, err := d.run(ctx, partial, leave)
+	return local, errors.Join(err, onVolume(doc.Name, file.Close()))
+}
+
+func (d *download) run(ctx context.Context, partial *Partial, leave func()) (Local, error) {
+	info, err := d.file.Stat()
+	switch {
+	case err == nil && !info.Mode().IsRegular():
+		err = ErrInTheWay
+	case err == nil && info.Mode() != openMode:
+		err = d.file.Chmod(openMode)
+	}
+	if err != nil {
+		return Local{}, onVolume(d.doc.Name, err)
+	}
+	d.had = info.Size()
+	if err := d.fill(ctx, leave); err != nil {
+		return Local{}, err
+	}
+	if !d.many {
+		if err := d.file.Sync(); err != nil {
+			return Local{}, onVolume(d.doc.Name, err)
+		}
+	}
+	return d.whole(*partial)
+}
+
+// fill gets all bytes: from this node, if they are there, else from Girder.
+func (d *download) fill(ctx context.Context, leave func()) error {
+	if whole, err := d.copyHere(ctx, leave); whole || err != nil {
+		return err
+	}
+	if d.doc.SHA512 != "" {
 		d.sum = sha512.New()
 	}
-	err = d.recover()
+	err := d.recover()
 	if err == nil {
-		err = s.Retry.Do(ctx, s.waiting, func() (bool, error) { return d.more(ctx) })
-	}
-	if err == nil {
-		err = d.check()
+		err = d.reserve()
 	}
 	if err == nil {
-		err = onVolume(doc.Name, file.Chmod(0o644)) // whatever the umask says
+		err = d.Retry.Do(ctx, d.waiting, func() (bool, error) { return d.more(ctx) })
 	}
-	if err == nil && durably {
-		err = onVolume(doc.Name, file.Sync())
+	if err == nil && d.cached(d.doc) {
+		d.Cache.Keep(ctx, d.key(d.doc), d.file)
 	}
-	if err == nil {
-		d.whole(*partial)
-	}
-	return d.have, errors.Join(err, onVolume(doc.Name, file.Close()))
+	return err
 }
 
 // download is the state of one file on its way to disk.
@@ -55,51 +88,125 @@ type download struct {
 	doc   girder.File
 	file  *os.File
 	sum   hash.Hash // nil where there is nothing to compare with
+	had   int64     // when it was opened
 	have  int64
 	total int64 // -1: not known
+	asked int64 // of what we have, the disk was asked to take so much
 	fails int   // server errors for a file whose name may be why
+
+	doubts int // times that the bytes were not those of the file
+}
+
+// copyHere takes the bytes from the cache, or from where another step of the
+// task has brought them, and reports whether it did.
+func (d *download) copyHere(ctx context.Context, leave func()) (bool, error) {
+	from, still := d.find()
+	if from == nil {
+		return false, nil
+	}
+	defer from.Close()
+	leave()
+	err := d.copy(ctx, from)
+	if err == nil && !still() {
+		err = ErrChanged
+	}
+	if err == nil || context.Cause(ctx) != nil || errors.Is(err, ErrNoSpace) {
+		return err == nil, err
+	}
+	d.Log.Warn().Err(err).Str("file", string(d.doc.ID)).Msg("a file is on this node and cannot be copied, fetched again")
+	d.came(d.doc.Name, -d.have, 0, d.total)
+	return false, d.empty()
+}
+
+// find opens the bytes where they are on this node. still reports whether what
+// was opened has not changed since.
+func (d *download) find() (from *os.File, still func() bool) {
+	if d.cached(d.doc) {
+		if from = d.Cache.Find(d.key(d.doc)); from != nil {
+			return from, func() bool { return true }
+		}
+	}
+	id, ok := d.shared(d.doc)
+	if !ok {
+		return nil, nil
+	}
+	from, at := d.Fetches.find(id)
+	return from, func() bool {
+		info, err := from.Stat()
+		return err == nil && localOf(info) == at.local
+	}
+}
+
+func (d *download) copy(ctx context.Context, from *os.File) error {
+	if err := d.empty(); err != nil {
+		return err
+	}
+	if cache.Clone(d.file, from) {
+		d.have = d.total
+		d.came(d.doc.Name, d.have, d.have, d.total)
+		return nil
+	}
+	if err := d.reserve(); err != nil {
+		return err
+	}
+	return onVolume(d.doc.Name, cache.Copy(ctx, d.file, from, d.total, func(n int64) {
+		d.have += n
+		d.came(d.doc.Name, n, d.have, d.total)
+	}))
+}
+
+// reserve sets room for what is missing aside. The cache gives way to it.
+func (d *download) reserve() error {
+	if d.total < 0 {
+		return nil
+	}
+	err := room.Reserve(d.file, d.total)
+	var short *room.Short
+	if errors.As(err, &short) && d.Cache.GiveWay(d.file, short.Missing()) {
+		err = room.Reserve(d.file, d.total)
+	}
+	if errors.As(err, &short) {
+		return fmt.Errorf("%w %s: %w", ErrNoSpace, d.Volume, short)
+	}
+	return onVolume(d.doc.Name, err)
 }
 
 // recover takes in what an earlier run got; more than there can be is no part of the file.
-func (d *download) recover() error {
-	info, err := d.file.Stat()
-	if err != nil {
-		return onVolume(d.doc.Name, err)
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s: %w", d.doc.Name, ErrInTheWay)
-	}
-	if d.total >= 0 && info.Size() > d.total {
-		return onVolume(d.doc.Name, d.file.Truncate(0))
-	}
-	if d.sum != nil {
+func (d *download) recover() (err error) {
+	switch {
+	case d.had == 0:
+		return nil
+	case d.total >= 0 && d.had > d.total:
+		return d.empty()
+	case d.sum != nil:
 		d.have, err = io.Copy(d.sum, d.file)
-	} else {
+	default:
 		d.have, err = d.file.Seek(0, io.SeekEnd)
 	}
-	d.moved(d.doc.Name, d.have, d.have, d.total)
+	d.came(d.doc.Name, d.have, d.have, d.total)
 	return onVolume(d.doc.Name, err)
 }
 
 // whole notes how the complete file is to be known again under its name. It
 // only spares a later process the download.
-func (d *download) whole(partial Partial) {
+func (d *download) whole(partial Partial) (Local, error) {
 	info, err := d.file.Stat()
-	if err == nil {
-		local := localOf(info)
-		partial.Whole = &local
-		err = d.note(Note{Partial: &partial})
-	}
 	if err != nil {
+		return Local{}, onVolume(d.doc.Name, err)
+	}
+	local := localOf(info)
+	partial.Whole = &local
+	if err := d.note(Note{Partial: &partial}); err != nil {
 		d.Log.Warn().Err(err).Msg("not noted that a download is complete")
 	}
+	return local, nil
 }
 
 // more gets the bytes behind those that we have, up to the end or an error,
 // and reports whether there were any.
 func (d *download) more(ctx context.Context) (bool, error) {
 	if d.have == d.total {
-		return false, nil
+		return false, d.doubt(d.check())
 	}
 	body, err := d.Source.DownloadFile(ctx, d.doc.ID, d.have)
 	if err != nil {
@@ -107,21 +214,63 @@ func (d *download) more(ctx context.Context) (bool, error) {
 	}
 	defer body.Close()
 	if body.Size >= 0 && d.total >= 0 && body.Size != d.total {
-		return false, fmt.Errorf("%w: %d of %d", ErrIncomplete, body.Size, d.total)
+		return false, d.doubt(fmt.Errorf("%w: %d of %d", ErrIncomplete, body.Size, d.total))
 	}
-	if d.total < 0 {
+	if d.total < 0 && body.Size >= 0 {
 		d.total = body.Size
-	}
-	before := d.have
-	_, err = io.Copy(d, body)
-	if err == nil && d.have < d.total {
-		// The connection ended as if all were there: as good as broken.
-		err = &girder.Unreachable{
-			Method: "GET", Path: "file/" + string(d.doc.ID) + "/download",
-			Err: fmt.Errorf("%w: %d of %d", ErrIncomplete, d.have, d.total),
+		if err := d.reserve(); err != nil {
+			return false, err
 		}
 	}
+	before := d.have
+	err = d.pump(body)
+	switch {
+	case errors.Is(err, ErrIncomplete): // there is more than there should be
+		return true, d.doubt(err)
+	case err == nil && d.have < d.total:
+		// The connection ended as if all were there: as good as broken.
+		err = d.broken(fmt.Errorf("%w: %d of %d", ErrIncomplete, d.have, d.total))
+	case err == nil:
+		return true, d.doubt(d.check())
+	}
 	return d.have > before, err
+}
+
+func (d *download) broken(err error) error {
+	return &girder.Unreachable{Method: "GET", Path: "file/" + string(d.doc.ID) + "/download", Err: err}
+}
+
+// patienceWithBytes is how many times it takes to believe that Girder, and
+// nothing on the way, has other bytes than it says.
+const patienceWithBytes = 5
+
+// doubt begins the download anew after bytes that cannot be those of the file.
+func (d *download) doubt(err error) error {
+	if err == nil {
+		return nil
+	}
+	if d.doubts++; d.doubts == patienceWithBytes {
+		return err
+	}
+	d.moved(d.doc.Name, -d.have, 0, d.total)
+	local := d.empty()
+	if local == nil {
+		local = d.reserve()
+	}
+	if local != nil {
+		return local
+	}
+	return d.broken(err)
+}
+
+// empty begins the file anew.
+func (d *download) empty() error {
+	d.had, d.have, d.asked = 0, 0, 0
+	if d.sum != nil {
+		d.sum.Reset()
+	}
+	_, err := d.file.Seek(0, io.SeekStart)
+	return onVolume(d.doc.Name, errors.Join(err, d.file.Truncate(0)))
 }
 
 // patienceWithName is how many server errors it takes to believe that they come from the file's name.
@@ -137,20 +286,6 @@ func (d *download) nameToBlame(err error) error {
 		return err
 	}
 	return fmt.Errorf("%w (%s)", ErrUnservable, refusal.Error())
-}
-
-// Write takes bytes from the network to the disk.
-func (d *download) Write(p []byte) (int, error) {
-	if d.total >= 0 && d.have+int64(len(p)) > d.total {
-		return 0, fmt.Errorf("%w: more than %d", ErrIncomplete, d.total)
-	}
-	n, err := d.file.Write(p)
-	if d.sum != nil {
-		d.sum.Write(p[:n])
-	}
-	d.have += int64(n)
-	d.moved(d.doc.Name, int64(n), d.have, d.total)
-	return n, onVolume(d.doc.Name, err)
 }
 
 func (d *download) check() error {

@@ -39,8 +39,8 @@ var (
 	ErrChanged = errors.New("the file changed while it was uploaded")
 )
 
-// IsFailure reports whether an error is the task's own: a path, an id or a
-// token that the task brought. Every other error may go away without a change
+// IsFailure reports whether an error is the task's own: a path, an id, a token
+// or a session that the task brought. Every other error may go away without a change
 // of the task.
 func IsFailure(err error) bool {
 	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrInTheWay, ErrDenied, ErrUnservable, ErrChanged, ErrVanished, volume.ErrSymlink, volume.ErrPath} {
@@ -50,7 +50,8 @@ func IsFailure(err error) bool {
 	}
 	var refusal *girder.Error
 	var id *girder.BadIDError
-	return errors.As(err, &id) || errors.As(err, &refusal) && !girder.IsTemporary(err)
+	var session *girder.SessionError
+	return errors.As(err, &id) || errors.As(err, &session) || errors.As(err, &refusal) && !girder.IsTemporary(err)
 }
 
 // about says what an error is about, unless there is none.

@@ -209,16 +209,17 @@ func (f *fakeGirder) add(in girder.FolderID, name string, files ...string) girde
 
 func (f *fakeGirder) DownloadFile(_ context.Context, id girder.FileID, offset int64) (*girder.Download, error) {
 	var body io.Reader
-	data := f.data
-	if content, ok := f.tree.contents[id]; ok {
-		data = content
-	}
-	for _, file := range f.everyFile() {
-		if file.doc.ID == id {
-			data = file.data
-		}
-	}
+	var data []byte
 	err := f.request(fmt.Sprint("download ", offset), func() error {
+		data = f.data
+		if content, ok := f.tree.contents[id]; ok {
+			data = content
+		}
+		for _, file := range f.everyFile() {
+			if file.doc.ID == id {
+				data = file.data
+			}
+		}
 		rest := data[offset:]
 		body = bytes.NewReader(rest)
 		if f.pieces > 0 && f.pieces < len(rest) {

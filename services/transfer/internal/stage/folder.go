@@ -19,14 +19,25 @@ import (
 
 // inside is what a folder of the volume has that can be uploaded, by name.
 type inside struct {
-	files, folders []string // paths on the volume
-	size           int64    // of the files
+	files   []output
+	folders []string // paths on the volume
+	size    int64    // of the files
+}
+
+// output is a file on the volume.
+type output struct {
+	path     string
+	size     int64 // when it was listed
+	foretold Local // what is noted of it before it begins, if anything is
 }
 
 // list looks what is in a folder. Symbolic links, pipes, sockets and devices
 // are left out, with a warning if that is asked for.
 func (s *sending) list(path string, warn bool) (found inside, err error) {
 	folder, err := volume.OpenOutput(s.root, path)
+	if path != s.path && errors.Is(err, os.ErrNotExist) {
+		return found, about(path, ErrVanished)
+	}
 	if err != nil {
 		return found, onVolume(path, err)
 	}
@@ -48,12 +59,14 @@ func (s *sending) list(path string, warn bool) (found inside, err error) {
 		case info.IsDir():
 			found.folders = append(found.folders, at)
 		case info.Mode().IsRegular():
-			found.files = append(found.files, at)
+			found.files = append(found.files, output{path: at, size: info.Size()})
 			found.size += info.Size()
 		case warn:
 			s.warn(fmt.Sprintf("%s was not uploaded: it is %s", at, kindOf(info.Mode())))
 		}
 	}
+	s.expect(found.size - s.measured[path])
+	s.measured[path] = found.size
 	return found, nil
 }
 
@@ -88,20 +101,18 @@ func kindOf(mode os.FileMode) string {
 	return "no file"
 }
 
-// measure adds up what is to be sent.
-func (s *sending) measure(path string) (int64, error) {
+// measure adds up, by listing it, what is to be sent.
+func (s *sending) measure(path string) error {
 	found, err := s.list(path, false)
 	if err != nil || s.isFlat() {
-		return found.size, err
+		return err
 	}
 	for _, folder := range found.folders {
-		size, err := s.measure(folder)
-		if err != nil {
-			return 0, err
+		if err := s.measure(folder); err != nil {
+			return err
 		}
-		found.size += size
 	}
-	return found.size, nil
+	return nil
 }
 
 // tree sends a folder with all that is in it. Its folders come before its
@@ -128,17 +139,23 @@ func (s *sending) tree(ctx context.Context, path, name string, parent *Target) e
 // made, or used again, and it is noted what was in it before.
 func (s *sending) target(ctx context.Context, path, name string, parent *Target) (*Target, error) {
 	if known, ok := s.Memory.Targets[NotedPath(path)]; ok {
-		return &known, nil
+		return &known, s.alone(known)
 	}
 	into := &Target{Path: NotedPath(path), ID: s.Folder}
-	err := s.Retry.Do(ctx, s.waiting, func() (bool, error) {
-		if parent != nil {
+	if parent != nil {
+		err := s.Retry.Do(ctx, s.waiting, func() (bool, error) {
 			folder, err := s.Sink.CreateFolder(ctx, parent.ID, name, true)
-			if err != nil {
-				return false, err
-			}
 			into.ID = folder.ID
+			return false, err
+		})
+		if err != nil {
+			return nil, about(path, err)
 		}
+	}
+	if err := s.alone(*into); err != nil {
+		return nil, err
+	}
+	err := s.Retry.Do(ctx, s.waiting, func() (bool, error) {
 		newest, err := s.Sink.NewestItems(ctx, into.ID, 0)
 		if err == nil && len(newest) > 0 {
 			into.Newest, into.Created = newest[0].ID, newest[0].Created
@@ -152,6 +169,18 @@ func (s *sending) target(ctx context.Context, path, name string, parent *Target)
 		return nil, fmt.Errorf("write down the folder of %s: %w", path, err)
 	}
 	return into, nil
+}
+
+// alone waits, where another folder of the volume has its files in the same one
+// of Girder, which takes two names for one: of two files of one name and content
+// on their way at once, nothing would tell which of them is there.
+func (s *sending) alone(into Target) error {
+	first, ok := s.targets[into.ID]
+	s.targets[into.ID] = into.Path
+	if !ok || first == into.Path {
+		return nil
+	}
+	return s.settle()
 }
 
 // find looks for a file that an upload of unknown finish left in a folder: in
@@ -168,7 +197,7 @@ func (s *sending) find(ctx context.Context, in Target, name string, size int64, 
 			if older(item.Created, in.Created) || item.ID == in.Newest {
 				return nil, nil
 			}
-			if s.taken[item.ID] || !isNamed(item.Name, name) {
+			if s.isTaken(item.ID) || !isNamed(item.Name, name) {
 				continue
 			}
 			files, err := s.Sink.FilesPage(ctx, item.ID, 0)
@@ -229,9 +258,14 @@ func isNamed(item, file string) bool {
 // before looks for a file that an earlier run, or an earlier attempt of the
 // job, put into the folder for this path: it gets new contents.
 func (s *sending) before(ctx context.Context, path, name string, into *Target) (*girder.File, error) {
-	for _, memory := range append([]Memory{s.Memory}, s.Memory.Earlier...) {
+	for _, memory := range s.memories() {
 		if sent, ok := memory.Sent[NotedPath(path)]; ok {
 			if file, err := s.still(ctx, sent.File.FileID, into); file != nil || err != nil {
+				return file, err
+			}
+		}
+		if old := memory.replaced(NotedPath(path)); old != "" {
+			if file, err := s.still(ctx, string(old), into); file != nil || err != nil {
 				return file, err
 			}
 		}
@@ -244,8 +278,8 @@ func (s *sending) before(ctx context.Context, path, name string, into *Target) (
 			return file, err
 		}
 	}
-	for _, sent := range s.Before {
-		if sent.Name != name || s.taken[girder.ItemID(sent.ItemID)] || s.isOfAnother(path, sent.FileID) {
+	for _, sent := range s.earlier[name] {
+		if s.isTaken(girder.ItemID(sent.ItemID)) || s.isOfAnother(path, sent.FileID) {
 			continue
 		}
 		if file, err := s.still(ctx, sent.FileID, into); file != nil || err != nil {
@@ -258,14 +292,7 @@ func (s *sending) before(ctx context.Context, path, name string, into *Target) (
 // isOfAnother reports whether a file in Girder is noted as that of another path:
 // names that are no UTF-8 may be called otherwise in each attempt.
 func (s *sending) isOfAnother(path, id string) bool {
-	for _, memory := range append([]Memory{s.Memory}, s.Memory.Earlier...) {
-		for at, sent := range memory.Sent {
-			if sent.File.FileID == id && string(at) != path {
-				return true
-			}
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.pathsOf[id], func(at NotedPath) bool { return string(at) != path })
 }
 
 // still returns a file, unless it is not in the folder any more.

@@ -15,6 +15,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/internal/volume"
+	"github.com/gantry-worker/gantry/services/transfer/internal/cache"
 )
 
 // Source is where files come from. All calls may be made again after an error.
@@ -47,15 +48,29 @@ type In struct {
 	FolderName string // empty: the folder's name in Girder
 	Retry      girder.Retry
 	Progress   Progress // may be nil
-	Memory     Memory   // of an earlier Run, which is continued
-	Remember   Remember // may be nil
-	Log        zerolog.Logger
+	// Found is told how many bytes did not have to be fetched, since an earlier Run,
+	// another step or the cache has them: just before the Progress that counts them.
+	// It may be nil.
+	Found    func(bytes int64)
+	Memory   Memory   // of an earlier Run, which is continued
+	Remember Remember // may be nil
+	Log      zerolog.Logger
+
+	// Steps of one Task bring a file of Girder once, also if they run at the same
+	// time: the others copy it from the volume that it is on.
+	Task    string
+	Fetches *Fetches // of this process; nil: nothing is shared
+	// Girder tells one from another: its API URL, and how it is reached where that
+	// is the task's own way. Files in the Cache are known by it.
+	Girder string
+	Cache  *cache.Cache // nil: there is none
 }
 
 // Staged says where the file, or the folder of files, is.
 type Staged struct {
 	Path  string // relative to the volume
 	Bytes int64
+	Found int64 // of them did not have to be fetched
 }
 
 // Run returns when everything is complete under its name, or with nothing left
@@ -63,10 +78,11 @@ type Staged struct {
 func (in In) Run(ctx context.Context) (Staged, error) {
 	s := &staging{In: in, old: maps.Clone(in.Memory.Partials)}
 	staged, err := s.run(ctx)
+	staged.Found = s.found
 	if err == nil {
 		err = s.dropOld()
 	} else if !errors.Is(err, ErrSuspended) {
-		err = errors.Join(err, s.dropOld())
+		err = errors.Join(err, s.dropOld(), s.dropPlaced())
 	}
 	if err == nil {
 		return staged, nil
@@ -85,23 +101,12 @@ type staging struct {
 	old  map[NotedPath]Partial // what earlier runs left, by path
 	name string                // in Girder
 	many bool                  // an item or a folder
+	same sameness              // of names, where there are many
 
 	mu           sync.Mutex // guards what follows, and the calls of Remember and Progress
 	bytes, total int64
+	found        int64
 	placed       []string
-	begun        int // files
-}
-
-// oneByOne is how many files are made durable each by itself. What comes after
-// them is made durable in one go, in the end.
-const oneByOne = 64
-
-// durably reports whether the next file is one of the first.
-func (s *staging) durably() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.begun++
-	return s.begun <= oneByOne
 }
 
 func (s *staging) run(ctx context.Context) (staged Staged, err error) {
@@ -135,7 +140,9 @@ func (s *staging) run(ctx context.Context) (staged Staged, err error) {
 	if err := makeFolders(s.root, filepath.Dir(path)); err != nil {
 		return Staged{}, err
 	}
-	size, err := s.file(ctx, path, doc)
+	var in near
+	defer in.close()
+	size, err := s.file(ctx, &in, path, doc)
 	return Staged{Path: path, Bytes: size}, err
 }
 
@@ -161,10 +168,21 @@ func (s *staging) note(n Note) error {
 }
 
 // moved takes in that n more bytes are on disk, of a file that has so many of total now.
-func (s *staging) moved(what string, n, have, total int64) {
+func (s *staging) moved(what string, n, have, total int64) { s.progress(what, n, have, total, false) }
+
+// came is moved for bytes that were not fetched.
+func (s *staging) came(what string, n, have, total int64) { s.progress(what, n, have, total, true) }
+
+func (s *staging) progress(what string, n, have, total int64, found bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes += n
+	if found {
+		s.found += n
+		if s.In.Found != nil && n > 0 {
+			s.In.Found(n)
+		}
+	}
 	if s.Progress == nil {
 		return
 	}
@@ -175,24 +193,45 @@ func (s *staging) moved(what string, n, have, total int64) {
 }
 
 // file brings one file to its path, whose folder is there.
-func (s *staging) file(ctx context.Context, path string, doc girder.File) (int64, error) {
+func (s *staging) file(ctx context.Context, in *near, path string, doc girder.File) (int64, error) {
 	partial, have, err := s.resume(path, doc)
 	if err != nil || partial == nil {
 		return have, err
 	}
-	durably := s.durably()
-	size, err := s.fetch(ctx, partial, doc, durably)
-	if err == nil {
-		err = onPlace(path, place(s.root, string(partial.Temporary), path, durably))
+	folder, err := in.open(s.root, filepath.Dir(path))
+	if err != nil {
+		return 0, err
 	}
-	if err != nil && errors.Is(context.Cause(ctx), ErrSuspended) {
-		return 0, context.Cause(ctx)
+	leave, err := s.turn(ctx, doc)
+	if err != nil {
+		return 0, s.ended(ctx, string(partial.Temporary), err)
+	}
+	defer leave()
+	local, err := s.fetch(ctx, folder, partial, doc, leave)
+	if err == nil {
+		err = onPlace(path, place(folder, filepath.Base(string(partial.Temporary)), filepath.Base(path), !s.many))
 	}
 	if err != nil {
-		return 0, errors.Join(err, remove(s.root, string(partial.Temporary)))
+		return 0, s.ended(ctx, string(partial.Temporary), err)
 	}
 	s.isPlaced(path)
-	return size, nil
+	s.share(doc, path, local)
+	return local.Size, nil
+}
+
+// ended leaves or removes a part of a file, whose Run ends with an error.
+func (s *staging) ended(ctx context.Context, temporary string, err error) error {
+	if suspended := context.Cause(ctx); errors.Is(suspended, ErrSuspended) {
+		return suspended
+	}
+	return errors.Join(err, remove(s.root, temporary))
+}
+
+// share lets other steps of the task find a file that is in its place.
+func (s *staging) share(doc girder.File, path string, local Local) {
+	if id, ok := s.shared(doc); ok {
+		s.Fetches.place(id, placedAt{s.Volume, path, local})
+	}
 }
 
 func (s *staging) isPlaced(path string) {
@@ -214,8 +253,9 @@ func (s *staging) resume(path string, doc girder.File) (part *Partial, have int6
 			return &old, 0, nil
 		}
 		if errors.Is(err, os.ErrNotExist) && old.Whole != nil && (sameRun || !s.many) && isThere(s.root, path, *old.Whole) {
-			s.moved(doc.Name, old.Whole.Size, old.Whole.Size, old.Whole.Size)
+			s.came(doc.Name, old.Whole.Size, old.Whole.Size, old.Whole.Size)
 			s.isPlaced(path)
+			s.share(doc, path, *old.Whole)
 			return nil, old.Whole.Size, nil
 		}
 	}
@@ -238,6 +278,28 @@ func (s *staging) dropOld() error {
 		return nil
 	}
 	return Discard(s.Volume, Memory{Partials: s.old})
+}
+
+// dropPlaced removes the files that earlier runs gave their names: without the
+// others nobody wants them.
+func (s *staging) dropPlaced() error {
+	if len(s.old) == 0 {
+		return nil
+	}
+	root, err := volume.OpenRoot(s.Volume)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for noted, old := range s.old {
+		if path := string(noted); old.Whole != nil && isThere(root, path, *old.Whole) {
+			err = errors.Join(err, onVolume(path, remove(root, path)))
+		}
+	}
+	return err
 }
 
 // isThere reports whether a file is in a state that was noted.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -124,6 +125,7 @@ func TestStageInGivesUp(t *testing.T) {
 		"lost":     {&girder.Error{Status: 500, Identifier: "a.file-does-not-exist"}, true},
 		"ended":    {context.Canceled, false},
 		"other":    {girder.ErrOtherRange, false},
+		"session":  {&girder.SessionError{Field: "verify", Err: errors.New("not trusted")}, true},
 		"checksum": {ErrChecksum, false},
 	} {
 		for _, request := range []string{"get", "download 0"} {
@@ -253,11 +255,51 @@ func TestStageInOnAFullVolume(t *testing.T) {
 	f := newFake()
 	f.offers("n", make([]byte, 1<<20))
 	_, err := stageIn(t, f, volume, "n")
-	if !errors.Is(err, ErrNoSpace) || IsFailure(err) || !strings.Contains(err.Error(), "no space left") {
+	if !errors.Is(err, ErrNoSpace) || IsFailure(err) {
 		t.Fatal(err)
 	}
-	if left := files(t, volume); len(left) != 0 || f.count("download 0") != 1 {
+	for _, say := range []string{"no space left on the volume " + volume, "takes 1.0 MB more", "65.5 kB are free"} {
+		if !strings.Contains(err.Error(), say) {
+			t.Errorf("%q does not say %q", err, say)
+		}
+	}
+	if left := files(t, volume); len(left) != 0 || f.count("download 0") != 0 {
 		t.Fatalf("leaves %d files after %v", len(left), f.asked)
+	}
+	// The next small one has room.
+	f.offers("n", make([]byte, 10<<10))
+	if _, err := stageIn(t, f, volume, "n"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestStageInWhileOthersFillTheVolume: with room that was there when it began.
+func TestStageInWhileOthersFillTheVolume(t *testing.T) {
+	t.Parallel()
+	volume := t.TempDir()
+	if err := syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("cannot mount a small volume here: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(volume, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	f := newFake()
+	f.offers("n", pattern(700<<10))
+	others := sync.OnceFunc(func() {
+		err := os.WriteFile(filepath.Join(volume, "others"), make([]byte, 1<<20), 0o600)
+		if !errors.Is(err, syscall.ENOSPC) {
+			t.Error(err)
+		}
+	})
+	in := In{Source: f, File: "f1", Volume: volume, Filename: "n", Retry: quick, Progress: func(string, int64, int64) { others() }}
+	_, err := in.Run(t.Context())
+	if !errors.Is(err, ErrNoSpace) || IsFailure(err) || !strings.Contains(err.Error(), "kB more, 0 B are free") {
+		t.Error(err)
+	}
+	if left := files(t, volume); len(left) != 1 {
+		t.Errorf("leaves %d files", len(left))
 	}
 }
 

@@ -1,7 +1,9 @@
 package stage
 
 import (
+	"cmp"
 	"errors"
+	"maps"
 	"os"
 	"strings"
 	"sync"
@@ -21,8 +23,8 @@ var ErrSuspended = errors.New("suspended, to be continued")
 // end. The zero value is that of a step which begins.
 type Memory struct {
 	Partials map[NotedPath]Partial // downloads, by path
-	Pending  *Pending              // an upload
-	Begun    *Begun                // a request without an upload
+	Pending  map[NotedPath]Pending // uploads, by path
+	Begun    map[NotedPath]Begun   // requests without an upload, by path
 	Attached *Attached             // what the job had before the first artifact
 	Sent     map[NotedPath]Sent    // files that are in Girder, by path
 	Targets  map[NotedPath]Target  // the folders of Girder that they are in, by path
@@ -40,6 +42,8 @@ type Note struct {
 	Begun    *Begun          `json:"begun,omitempty"`
 	Attached *Attached       `json:"attached,omitempty"`
 	Target   *Target         `json:"target,omitempty"`
+	// Later says that the note need not outlive a crash of the machine by itself.
+	Later bool `json:"-"`
 }
 
 // Partial is a download under a temporary name.
@@ -70,10 +74,13 @@ type Pending struct {
 }
 
 // Begun is a request that makes a file appear in Girder without an upload that
-// Girder could be asked about: an empty file, or an artifact.
+// Girder could be asked about: an empty file, an artifact, or an upload whose
+// note a crash of the machine may have taken.
 type Begun struct {
 	Path  NotedPath `json:"path"`
 	Local Local     `json:"local"`
+	// SHA512 is that of a small file, which is noted before its upload begins.
+	SHA512 string `json:"sha512,omitempty"`
 	// OldID and OldCreated are as in [Pending].
 	OldID      girder.FileID `json:"old_id,omitempty"`
 	OldCreated string        `json:"old_created,omitempty"`
@@ -117,6 +124,14 @@ func localOf(info os.FileInfo) Local {
 	return l
 }
 
+// Clone is a copy that notes for the original do not change.
+func (m *Memory) Clone() Memory {
+	c := *m
+	c.Partials, c.Pending, c.Begun = maps.Clone(m.Partials), maps.Clone(m.Pending), maps.Clone(m.Begun)
+	c.Sent, c.Targets = maps.Clone(m.Sent), maps.Clone(m.Targets)
+	return c
+}
+
 // Add takes in a note.
 func (m *Memory) Add(n Note) {
 	if n.Partial != nil {
@@ -129,36 +144,34 @@ func (m *Memory) Add(n Note) {
 		m.Attached = n.Attached
 	}
 	if n.Begun != nil {
-		m.Begun = n.Begun
+		keep(&m.Begun, n.Begun.Path, *n.Begun)
 	}
 	if n.Pending != nil {
-		m.Pending = n.Pending
+		keep(&m.Pending, n.Pending.Path, *n.Pending)
 	}
-	if m.Pending != nil && m.Pending.ID == n.Canceled {
-		m.Pending = nil
+	if n.Canceled != "" {
+		maps.DeleteFunc(m.Pending, func(_ NotedPath, p Pending) bool { return p.ID == n.Canceled })
 	}
-	if n.Sent == nil {
-		return
-	}
-	keep(&m.Sent, n.Sent.Path, *n.Sent)
-	if m.Pending != nil && m.Pending.Path == n.Sent.Path {
-		m.Pending = nil
-	}
-	if m.Begun != nil && m.Begun.Path == n.Sent.Path {
-		m.Begun = nil
+	if n.Sent != nil {
+		keep(&m.Sent, n.Sent.Path, *n.Sent)
+		delete(m.Pending, n.Sent.Path)
+		delete(m.Begun, n.Sent.Path)
 	}
 }
 
 // unknown returns the size and the checksum of the file at a path of which it is
 // not known whether it came into its folder.
 func (m *Memory) unknown(path NotedPath) (size int64, checksum string, ok bool) {
-	switch {
-	case m.Pending != nil && m.Pending.Path == path:
-		return m.Pending.Local.Size, m.Pending.SHA512, m.Pending.SHA512 != "" // or its last chunk was never sent
-	case m.Begun != nil && m.Begun.Path == path:
-		return m.Begun.Local.Size, "", true
+	if p, ok := m.Pending[path]; ok {
+		return p.Local.Size, p.SHA512, p.SHA512 != "" // or its last chunk was never sent
 	}
-	return 0, "", false
+	begun, ok := m.Begun[path]
+	return begun.Local.Size, begun.SHA512, ok
+}
+
+// replaced returns the id of the file that the one at a path was to replace.
+func (m *Memory) replaced(path NotedPath) girder.FileID {
+	return cmp.Or(m.Pending[path].OldID, m.Begun[path].OldID)
 }
 
 func keep[T any](in *map[NotedPath]T, path NotedPath, value T) {
@@ -168,7 +181,8 @@ func keep[T any](in *map[NotedPath]T, path NotedPath, value T) {
 	(*in)[path] = value
 }
 
-// Remember puts a note where a later process finds it.
+// Remember puts a note where a later process finds it. An [Out] has several
+// files on their way and calls it from several goroutines at once.
 type Remember func(Note) error
 
 func (r Remember) note(n Note) error {

@@ -5,10 +5,11 @@ import (
 	"context"
 	"crypto/sha512"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
+	"sync"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -39,86 +40,29 @@ func (l *life) hook(string) error {
 }
 
 // keeper is what is on disk: a later process knows what it reads there.
-type keeper struct{ Memory }
+type keeper struct {
+	mu sync.Mutex
+	Memory
+}
 
 func (k *keeper) remember(n Note) error {
 	line, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}
-	var read Note
-	if err := json.Unmarshal(line, &read); err != nil {
+	return k.read(line)
+}
+
+// read takes in a line, as a later process does.
+func (k *keeper) read(line []byte) error {
+	var n Note
+	if err := json.Unmarshal(line, &n); err != nil {
 		return err
 	}
-	k.Add(read)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.Add(n)
 	return nil
-}
-
-// TestStageOutOnceWhereverItDies lets the process die at each event in turn,
-// and the next one go on: the item has the files once, with the right bytes, no
-// byte that Girder has is sent again, and no upload is left.
-func TestStageOutOnceWhereverItDies(t *testing.T) {
-	t.Parallel()
-	for _, content := range []string{"0123456789", ""} {
-		for _, replace := range []bool{false, true} {
-			for events := 0; ; events++ {
-				if !dieAndGoOn(t, content, replace, events) {
-					break
-				}
-			}
-		}
-	}
-}
-
-func dieAndGoOn(t *testing.T, content string, replace bool, events int) (died bool) {
-	t.Helper()
-	f, volume := newFake(), t.TempDir()
-	if replace {
-		write(t, volume, "out/a", strings.Repeat("x", len(content))) // of the same size
-		if _, err := outOf(f, volume, "out").Run(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want := map[string]string{"a": content, "b": "bbbbb"}
-	for name, content := range want {
-		write(t, volume, "out/"+name, content)
-	}
-	name := fmt.Sprintf("%d bytes, replace %v, %d events", len(content), replace, events)
-	var disk keeper
-	run := newLife(t, events)
-	f.asked, f.hook = nil, run.hook
-	o := outOf(f, volume, "out")
-	o.Remember = disk.remember
-	_, err := o.Run(run)
-	if died = err != nil; died {
-		o.Memory, f.hook = disk.Memory, nil
-		sent, err := o.Run(t.Context())
-		if err != nil || len(sent) != 2 || sent[0].Size != int64(len(content)) {
-			t.Errorf("%s: %+v, %v", name, sent, err)
-		}
-		for i, file := range sent {
-			sum := sha512.Sum512([]byte(want[file.Name]))
-			if file.SHA512 != hex.EncodeToString(sum[:]) || file.FileID != string(f.item[i].doc.ID) {
-				t.Errorf("%s: %+v", name, file)
-			}
-		}
-	}
-	if diff := cmp.Diff(want, f.contents()); diff != "" || len(f.item) != 2 {
-		t.Errorf("%s: %d files:\n%s", name, len(f.item), diff)
-	}
-	// Only the answer to the first request tells an upload's id. What it lets
-	// remain has no bytes.
-	for id, left := range f.uploads {
-		if asked := f.asked[(events+1)/2-min(1, events%2)]; left.data.Len() != 0 || asked != "start" && asked != "replace" {
-			t.Errorf("%s: upload %s is left by %s", name, id, asked)
-		}
-	}
-	for _, chunk := range []string{"chunk 0", "chunk 4", "chunk 8"} {
-		if n := f.count(chunk); n > 3 {
-			t.Errorf("%s: %s was sent %d times", name, chunk, n)
-		}
-	}
-	return died
 }
 
 func TestAnUploadThatGirderHasIsFoundByALaterProcess(t *testing.T) {
@@ -130,14 +74,14 @@ func TestAnUploadThatGirderHasIsFoundByALaterProcess(t *testing.T) {
 	f.hook = run.hook
 	o := outOf(f, volume, "r")
 	o.Remember = disk.remember
-	if _, err := o.Run(run); err == nil || len(f.item) != 1 || disk.Pending == nil {
+	if _, err := o.Run(run); err == nil || len(f.item) != 1 || len(disk.Pending) == 0 {
 		t.Fatal(err, f.asked)
 	}
 	f.asked, f.hook, o.Memory = nil, nil, disk.Memory
 	if _, err := o.Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"offset", "list"}, f.asked); diff != "" {
+	if diff := cmp.Diff([]string{"list", "offset", "list"}, f.asked); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -177,6 +121,42 @@ func TestOtherBytesInGirderAreReplaced(t *testing.T) {
 		}
 		if want == nil && f.contents()["r"] != "0123456789" {
 			t.Error(f.contents())
+		}
+	}
+}
+
+// TestOtherBytesAreReplacedByALaterProcess, or by another attempt, where the
+// first dies before it has done so.
+func TestOtherBytesAreReplacedByALaterProcess(t *testing.T) {
+	t.Parallel()
+	for _, attempt := range []bool{false, true} {
+		f, volume := newFake(), t.TempDir()
+		id := f.shelve("", "results")
+		f.spoil = 1
+		write(t, volume, "r", "0123456789")
+		ctx, dies := context.WithCancelCause(t.Context())
+		f.hook = func(asked string) error {
+			if asked != "get" { // it looks for the file that it is going to replace
+				return nil
+			}
+			dies(ErrSuspended)
+			return errCut
+		}
+		var disk keeper
+		o := toFolder(f, id, volume, "r")
+		o.Remember = disk.remember
+		if _, err := o.Run(ctx); !errors.Is(err, ErrSuspended) || f.shelvedIn(id)["r"] == "0123456789" {
+			t.Fatal(err, f.shelvedIn(id))
+		}
+		f.hook, o.Memory, o.Remember = nil, disk.Memory, nil
+		if attempt {
+			o.Memory = Memory{Earlier: []Memory{disk.Memory}}
+		}
+		if _, err := o.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]string{"r": "0123456789"}, f.shelvedIn(id)); diff != "" {
+			t.Errorf("attempt %v:\n%s", attempt, diff)
 		}
 	}
 }
@@ -226,8 +206,8 @@ func TestStageInOfWhatIsThere(t *testing.T) {
 	f.offers("n", []byte("content"))
 	var disk keeper
 	in := In{Source: f, File: "f1", Volume: volume, Filename: "n", Retry: quick, Remember: disk.remember}
-	for range 2 {
-		if staged, err := in.Run(t.Context()); err != nil || staged != (Staged{Path: "n", Bytes: 7}) {
+	for i := range 2 {
+		if staged, err := in.Run(t.Context()); err != nil || staged != (Staged{Path: "n", Bytes: 7, Found: 7 * int64(i)}) {
 			t.Fatal(staged, err)
 		}
 		in.Memory = disk.Memory
@@ -305,16 +285,16 @@ func TestMemoryForgets(t *testing.T) {
 	var m Memory
 	m.Add(Note{Pending: &Pending{Path: "a", ID: "u1"}})
 	m.Add(Note{Canceled: "u0"})
-	if m.Pending == nil {
+	if len(m.Pending) == 0 {
 		t.Error("another upload was canceled")
 	}
 	m.Add(Note{Canceled: "u1"})
-	if m.Pending != nil {
+	if len(m.Pending) != 0 {
 		t.Error("a canceled upload is remembered")
 	}
 	m.Add(Note{Pending: &Pending{Path: "a", ID: girder.UploadID("u2")}})
 	m.Add(Note{Sent: &Sent{Path: "a"}})
-	if m.Pending != nil || len(m.Sent) != 1 {
+	if len(m.Pending) != 0 || len(m.Sent) != 1 {
 		t.Errorf("%+v", m)
 	}
 }

@@ -6,6 +6,9 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/unicode/norm"
 )
 
 // maxName is the longest name that Linux file systems have, in bytes.
@@ -30,30 +33,43 @@ func localName(name string) string {
 }
 
 // localNames makes a name on disk of each of the names in one folder. Where two
-// become equal, the first keeps it and the others get a number, as Girder gives
-// one to an item whose name is taken.
-func localNames(names []string) []string {
+// are the same there, the first keeps it and the others get a number, as Girder
+// gives one to an item whose name is taken.
+func localNames(names []string, same sameness) []string {
 	local := make([]string, len(names))
 	for i, name := range names {
 		local[i] = localName(name)
 	}
-	return distinct(local, map[string]bool{})
+	return distinct(local, map[string]bool{}, same)
 }
 
-// distinct numbers those of the names that are taken, or equal to one before.
-func distinct(names []string, taken map[string]bool) []string {
+// sameness gives one text to all names that are one for a folder.
+type sameness func(name string) string
+
+// exactly is how Linux tells names apart.
+func exactly(name string) string { return name }
+
+// loosely is how a volume does it that looks neither at the case of letters nor
+// at how they are composed.
+func loosely(name string) string {
+	return norm.NFD.String(cases.Fold().String(norm.NFD.String(name)))
+}
+
+// distinct numbers those of the names that are taken, or the same as one before.
+func distinct(names []string, taken map[string]bool, same sameness) []string {
 	told := make([]string, len(names))
 	for i, name := range names {
-		if !taken[name] {
-			told[i], taken[name] = name, true
+		if key := same(name); !taken[key] {
+			told[i], taken[key] = name, true
 		}
 	}
 	numbers := map[string]int{}
 	for i, name := range names {
+		key := same(name)
 		for told[i] == "" {
-			numbers[name]++
-			if numbered := number(name, numbers[name]); !taken[numbered] {
-				told[i], taken[numbered] = numbered, true
+			numbers[key]++
+			if numbered := number(name, numbers[key]); !taken[same(numbered)] {
+				told[i], taken[same(numbered)] = numbered, true
 			}
 		}
 	}
@@ -81,7 +97,7 @@ func validNames(names []string) []string {
 		}
 		kept[name] = true
 	}
-	for i, name := range distinct(made, kept) {
+	for i, name := range distinct(made, kept, exactly) {
 		all[bad[i]] = name
 	}
 	return all
@@ -97,7 +113,7 @@ func number(name string, n int) string {
 // extension is what a name keeps when it is shortened.
 func extension(name string) string {
 	ext := filepath.Ext(name)
-	if len(ext) > 32 || ext == name {
+	if len(ext) > 32 || ext == name || ext == "." {
 		return ""
 	}
 	return ext

@@ -2,6 +2,7 @@ package stage
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 func TestLocalNamesOfAFolder(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 300)
-	got := localNames([]string{"a", "a", "a (1)", "a/b.tif", "a_b.tif", "", "_", long, long, ".x", ".x"})
+	got := localNames([]string{"a", "a", "a (1)", "a/b.tif", "a_b.tif", "", "_", long, long, ".x", ".x"}, exactly)
 	want := []string{"a", "a (2)", "a (1)", "a_b.tif", "a_b (1).tif", "_", "_ (1)", long[:255], long[:251] + " (1)", ".x", ".x (1)"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -25,7 +26,7 @@ func FuzzLocalNames(f *testing.F) {
 	f.Add("\x00|_|\\|\n|\xff|\xff")
 	f.Fuzz(func(t *testing.T, text string) {
 		names := strings.Split(text, "|")
-		got := localNames(names)
+		got := localNames(names, exactly)
 		seen := map[string]bool{}
 		for _, name := range got {
 			if seen[name] || !filepath.IsLocal(name) || filepath.Base(name) != name || len(name) > 255 || strings.ContainsRune(name, 0) || name == "." {
@@ -33,8 +34,29 @@ func FuzzLocalNames(f *testing.F) {
 			}
 			seen[name] = true
 		}
-		if diff := cmp.Diff(got, localNames(names)); diff != "" {
+		if diff := cmp.Diff(got, localNames(names, exactly)); diff != "" {
 			t.Error(diff)
 		}
 	})
+}
+
+func TestNamesThatAVolumeTakesForOne(t *testing.T) {
+	t.Parallel()
+	for want, names := range map[string][]string{
+		"a.txt|A (1).TXT|b":          {"a.txt", "A.TXT", "b"},
+		"é|e\u0301 (1)|É (2)":        {"é", "e\u0301", "É"},
+		"straße|STRASSE (1)":         {"straße", "STRASSE"},
+		"A|a (2)|a (1)":              {"A", "a", "a (1)"},
+		"ſ|s (1)|S (2)|K|\u212a (1)": {"ſ", "s", "S", "K", "\u212a"},
+	} {
+		if got := strings.Join(localNames(names, loosely), "|"); got != want {
+			t.Errorf("%q become %q, want %q", names, got, want)
+		}
+		if got := localNames(names, exactly); !slices.Equal(got, names) {
+			t.Errorf("%q become %q", names, got)
+		}
+	}
+	if got := localNames([]string{"..", "_.."}, exactly); !slices.Equal(got, []string{"_..", "_.. (1)"}) {
+		t.Errorf("%q", got)
+	}
 }

@@ -161,7 +161,7 @@ func TestALaterAttemptWithOtherNames(t *testing.T) {
 	}
 	write(t, volume, "out/\xfe", "one")
 	write(t, volume, "out/\xff", "two")
-	o.Memory, o.Before = Memory{Earlier: []Memory{disk.Memory}}, first
+	o.Memory, o.Before, o.Remember = Memory{Earlier: []Memory{disk.Memory}}, first, nil
 	sent, err := o.Run(t.Context())
 	if err != nil || len(sent) != 2 || sent[1].FileID != first[0].FileID {
 		t.Fatal([][]contracts.GirderSent{first, sent}, err)

@@ -161,9 +161,9 @@ func loseAndCheck(t *testing.T, content string, replace bool, lost string, times
 		one, other := fail(1, "chunk 4", errCut), fail(times, lost, errCut)
 		f.hook = func(request string) error { return errors.Join(one(request), other(request)) }
 	}
-	var memory Memory
+	var disk keeper
 	o := outOf(f, volume, "r")
-	o.Remember = func(n Note) error { memory.Add(n); return nil }
+	o.Remember = disk.remember
 	sent, err := o.Run(t.Context())
 	if err != nil || len(sent) != 1 || sent[0].FileID != string(f.item[0].doc.ID) {
 		t.Fatal(sent, err)
@@ -180,8 +180,8 @@ func loseAndCheck(t *testing.T, content string, replace bool, lost string, times
 			t.Errorf("a complete file was uploaded again: %d uploads", sent)
 		}
 	}
-	if memory.Pending != nil || memory.Sent["r"].File != sent[0] {
-		t.Errorf("remembered: %+v", memory)
+	if len(disk.Pending) != 0 || disk.Sent["r"].File != sent[0] {
+		t.Errorf("remembered: %+v", disk.Memory)
 	}
 }
 
@@ -355,7 +355,7 @@ func TestContentIsHashedOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	c := newContent(file)
+	c := newContent(file, int64(len(data)))
 	buffer := make([]byte, 7)
 	for _, span := range [][2]int64{{0, 30}, {0, 50}, {20, 50}, {60, 40}, {60, 40}} {
 		r := c.chunk(span[0], span[1], func(int64) {})

@@ -5,7 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
+
+	"golang.org/x/text/unicode/norm"
+
+	"github.com/gantry-worker/gantry/contracts"
 )
 
 // makeFolders makes the missing parts of a path, open to every user of the
@@ -45,16 +50,68 @@ func isFolder(root *os.Root, path string) error {
 	return nil
 }
 
-// place gives a complete file its name and makes the name durable.
-func place(root *os.Root, temporary, path string, durably bool) error {
-	if err := root.Rename(temporary, path); err != nil || !durably {
+// place gives a complete file of a folder its name and makes the name durable.
+func place(folder *os.Root, temporary, name string, durably bool) error {
+	if err := folder.Rename(temporary, name); err != nil || !durably {
 		return err
 	}
-	folder, err := root.Open(filepath.Dir(path))
+	return syncAt(folder, ".")
+}
+
+// syncAt makes a file durable, or the names in a folder.
+func syncAt(root *os.Root, path string) error {
+	file, err := root.Open(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(folder.Sync(), folder.Close())
+	return errors.Join(file.Sync(), file.Close())
+}
+
+// sameness finds out how the volume tells names apart, by means of a file.
+func (s *staging) sameness() (sameness, error) {
+	path := ".gantry-" + contracts.NewToken() + "é"
+	if err := s.note(Note{Partial: &Partial{Path: NotedPath(path), Temporary: NotedPath(path)}}); err != nil {
+		return nil, err
+	}
+	file, err := s.root.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, openMode)
+	if err != nil {
+		return nil, onVolume(path, err)
+	}
+	same := exactly
+	for _, other := range []string{strings.ToUpper(path), norm.NFD.String(path)} {
+		if _, err := s.root.Lstat(other); err == nil {
+			same = loosely
+		}
+	}
+	return same, onVolume(path, errors.Join(file.Close(), s.root.Remove(path)))
+}
+
+// near is a folder of the volume that is kept open, since the next file mostly
+// goes there too.
+type near struct {
+	path   string
+	folder *os.Root // nil: none
+}
+
+// open returns the folder at a path.
+func (n *near) open(root *os.Root, path string) (*os.Root, error) {
+	if n.folder != nil && n.path == path {
+		return n.folder, nil
+	}
+	n.close()
+	folder, err := root.OpenRoot(path)
+	if err != nil {
+		return nil, onPlace(path, err)
+	}
+	n.path, n.folder = path, folder
+	return folder, nil
+}
+
+func (n *near) close() {
+	if n.folder != nil {
+		_ = n.folder.Close() // nothing was written to it
+		n.folder = nil
+	}
 }
 
 func remove(root *os.Root, path string) error {

@@ -15,10 +15,15 @@ import (
 
 // How much of an item or a folder is asked of Girder at the same time.
 const (
-	listers   = 2
-	fetchers  = 4
-	waitItems = 16 // items, and files, that wait for their turn
+	listers   = 8
+	fetchers  = 16
+	fetchLong = 4  // of them may fetch a file that takes more than one piece
+	waitItems = 64 // items, and files, that wait for their turn
 )
+
+// oneByOne is how many files are made durable each by itself: for more of them
+// the file system does it in one go, with whatever else it has to do.
+const oneByOne = 64
 
 // placedItem is an item and where it goes.
 type placedItem struct {
@@ -74,6 +79,10 @@ func (s *staging) folder(ctx context.Context) (Staged, error) {
 // those of the folders above it.
 func (s *staging) tree(ctx context.Context, path string, list func(context.Context, chan<- placedItem) error) (Staged, error) {
 	s.many = true
+	var err error
+	if s.same, err = s.sameness(); err != nil {
+		return Staged{}, err
+	}
 	items, files := make(chan placedItem, waitItems), make(chan placedFile, waitItems)
 	group, inside := errgroup.WithContext(ctx)
 	group.Go(func() error {
@@ -90,16 +99,16 @@ func (s *staging) tree(ctx context.Context, path string, list func(context.Conte
 		}
 		return listing.Wait()
 	})
+	long := make(chan struct{}, fetchLong)
 	for range fetchers {
 		group.Go(func() error {
-			return each(inside, files, func(file placedFile) error {
-				_, err := s.file(inside, file.path, file.doc)
-				return about(file.doc.Name, err)
-			})
+			var in near
+			defer in.close()
+			return each(inside, files, func(file placedFile) error { return s.oneOfMany(inside, &in, file, long) })
 		})
 	}
-	err := group.Wait()
-	if err == nil && s.begun > oneByOne {
+	err = group.Wait()
+	if err == nil {
 		err = s.sync()
 	}
 	if suspended := context.Cause(ctx); err != nil && errors.Is(suspended, ErrSuspended) {
@@ -109,6 +118,19 @@ func (s *staging) tree(ctx context.Context, path string, list func(context.Conte
 		return Staged{}, errors.Join(err, s.clear())
 	}
 	return Staged{Path: path, Bytes: s.bytes}, nil
+}
+
+// oneOfMany fetches a file, and with it a long one only if there are not so
+// many that their pieces would fill the memory.
+func (s *staging) oneOfMany(ctx context.Context, in *near, file placedFile, long chan struct{}) error {
+	if file.doc.Size == nil || *file.doc.Size > pieceSize {
+		if err := send(ctx, long, struct{}{}); err != nil {
+			return err
+		}
+		defer func() { <-long }()
+	}
+	_, err := s.file(ctx, in, file.path, file.doc)
+	return about(file.doc.Name, err)
 }
 
 // send hands something on, unless the context ends.
@@ -163,7 +185,7 @@ func (s *staging) walk(ctx context.Context, id girder.FolderID, path string, ite
 	for _, item := range inside {
 		names = append(names, item.Name)
 	}
-	names = localNames(names)
+	names = localNames(names, s.same)
 	for i, item := range inside {
 		if err := send(ctx, items, placedItem{filepath.Join(path, names[len(folders)+i]), item}); err != nil {
 			return err
@@ -197,7 +219,7 @@ func (s *staging) list(ctx context.Context, item placedItem, files chan<- placed
 	for i, doc := range docs {
 		names[i] = doc.Name
 	}
-	for i, name := range localNames(names) {
+	for i, name := range localNames(names, s.same) {
 		if err := send(ctx, files, placedFile{filepath.Join(item.path, name), docs[i]}); err != nil {
 			return err
 		}
@@ -249,11 +271,24 @@ func pages[T any](ctx context.Context, s *staging, ask func(offset int) ([]T, er
 
 // sync makes all that was staged durable.
 func (s *staging) sync() error {
-	folder, err := s.root.Open(".")
-	if err != nil {
-		return err
+	if len(s.placed) > oneByOne {
+		folder, err := s.root.Open(".")
+		if err != nil {
+			return err
+		}
+		return onVolume(".", errors.Join(unix.Syncfs(int(folder.Fd())), folder.Close()))
 	}
-	return onVolume(".", errors.Join(unix.Syncfs(int(folder.Fd())), folder.Close()))
+	var group errgroup.Group
+	group.SetLimit(fetchers)
+	folders := map[string]bool{}
+	for _, path := range s.placed {
+		folders[filepath.Dir(path)] = true
+		group.Go(func() error { return onVolume(path, syncAt(s.root, path)) })
+	}
+	for path := range folders {
+		group.Go(func() error { return onVolume(path, syncAt(s.root, path)) })
+	}
+	return group.Wait()
 }
 
 // clear removes the files that are complete: without the others nobody wants them.

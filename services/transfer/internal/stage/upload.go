@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
@@ -32,36 +33,117 @@ type upload struct {
 	size    int64
 	local   Local
 	content *content
-	moved   func(bytes int64)
+	to      *contracts.GirderSent // the result
+	told    int64                 // how much of it the progress has
 
-	id      girder.UploadID // of the upload under way, empty for none
-	offset  int64           // what the server has, unless asking
-	asking  bool            // the offset is not known
-	unsure  bool            // the file may be complete already
-	summed  bool            // its checksum is noted
-	seen    bool            // it was looked what was there at the start
-	old     *girder.File    // the file that was there then, to be replaced
-	current *girder.File    // the same, or ours, at the last look
-	wrong   int             // how often Girder had other bytes in the end
-	spoiled girder.FileID   // the file that has them
+	foretold Local           // what was noted of it before
+	id       girder.UploadID // of the upload under way, empty for none
+	offset   int64           // what the server has, unless asking
+	asking   bool            // the offset is not known
+	unsure   bool            // the file may be complete already
+	summed   bool            // its checksum is noted
+	seen     bool            // it was looked what was there at the start
+	old      *girder.File    // the file that was there then, to be replaced
+	current  *girder.File    // the same, or ours, at the last look
+	relisted bool            // the item was listed for this file alone
+	wrong    int             // how often Girder had other bytes in the end
+	spoiled  girder.FileID   // the file that has them
 }
 
 // afresh is the upload without what it came to.
 func (u *upload) afresh() *upload {
 	return &upload{
-		sending: u.sending, path: u.path, name: u.name, into: u.into, size: u.size, local: u.local, content: u.content, moved: u.moved,
+		sending: u.sending, path: u.path, name: u.name, into: u.into, size: u.size, local: u.local,
+		content: u.content, to: u.to, told: u.told, foretold: u.foretold,
+	}
+}
+
+// deliver brings the file into Girder.
+func (u *upload) deliver(ctx context.Context) error {
+	file, local, err := open(u.root, u.path)
+	if u.path != u.sending.path && errors.Is(err, ErrMissing) {
+		err = about(u.path, ErrVanished)
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	u.opened(local)
+	if u.isSent() {
+		return nil
+	}
+	u.content = newContent(file, u.size)
+	defer u.content.close()
+	doc, err := u.run(ctx)
+	if err != nil {
+		return about(u.path, err)
+	}
+	u.arrived(contracts.GirderSent{
+		Name: doc.Name, FileID: string(doc.ID), ItemID: string(doc.ItemID), Size: u.size, SHA512: u.content.checksum(),
+	})
+	return nil
+}
+
+// opened takes in which state of the file is sent.
+func (u *upload) opened(local Local) {
+	u.expect(local.Size - u.size)
+	u.size, u.local = local.Size, local
+}
+
+// isSent reports whether an earlier process sent the file as it is.
+func (u *upload) isSent() bool {
+	sent, ok := u.Memory.Sent[NotedPath(u.path)]
+	if !ok || sent.Local != u.local {
+		return false
+	}
+	*u.to = sent.File
+	u.found(u.size)
+	return true
+}
+
+// arrived takes in that the file is in Girder.
+func (u *upload) arrived(sent contracts.GirderSent) {
+	*u.to = sent
+	u.take(sent)
+	if err := u.Remember.note(Note{Sent: &Sent{Path: NotedPath(u.path), Local: u.local, File: sent}}); err != nil {
+		u.Log.Warn().Err(err).Msg("not noted that a file is in girder")
+	}
+}
+
+// moved tells the progress how much of the file was sent. What is sent again
+// does not count again.
+func (u *upload) moved(bytes int64) { u.tell(bytes, false) }
+
+// found tells the progress how much of the file was in Girder before.
+func (u *upload) found(bytes int64) { u.tell(bytes, true) }
+
+func (u *upload) tell(bytes int64, found bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	more := bytes - u.told
+	if more <= 0 {
+		return
+	}
+	u.told = bytes
+	u.done += more
+	if found && u.Found != nil {
+		u.Found(more)
+	}
+	if u.Progress != nil {
+		u.Progress(u.what(u.name), u.done, max(u.done, u.total))
 	}
 }
 
 // resume goes on with what an earlier process began, of which it is not known
 // how far it came. An upload of another state of the file is canceled.
 func (u *upload) resume(ctx context.Context) error {
-	if begun := u.Memory.Begun; begun != nil && begun.Path == NotedPath(u.path) && begun.Local == u.local && u.into != nil {
+	path := NotedPath(u.path)
+	if begun, ok := u.Memory.Begun[path]; ok && begun.Local == u.local && u.into != nil {
 		u.unsure, u.seen = true, true
 		u.replaces(begun.OldID, begun.OldCreated)
 	}
-	p := u.Memory.Pending
-	if p == nil || p.Path != NotedPath(u.path) {
+	p, ok := u.Memory.Pending[path]
+	if !ok {
 		return nil
 	}
 	u.id, u.asking, u.seen, u.summed = p.ID, true, true, p.SHA512 != ""
@@ -81,6 +163,9 @@ func (u *upload) replaces(id girder.FileID, created string) {
 }
 
 func (u *upload) run(ctx context.Context) (girder.File, error) {
+	if err := u.resume(ctx); err != nil {
+		return girder.File{}, err
+	}
 	var done *girder.File
 	err := u.Retry.Do(ctx, u.waiting, func() (progress bool, err error) {
 		before := u.offset
@@ -90,7 +175,7 @@ func (u *upload) run(ctx context.Context) (girder.File, error) {
 	if err != nil {
 		return girder.File{}, errors.Join(err, u.cancel(ctx))
 	}
-	return *done, nil
+	return *done, u.unchanged()
 }
 
 // blame puts an error of the disk before what it did to the request.
@@ -111,16 +196,38 @@ func (u *upload) step(ctx context.Context) (*girder.File, error) {
 	if err := u.content.hashTo(u.size); err != nil {
 		return nil, err
 	}
-	if done.SHA512 == "" || strings.EqualFold(done.SHA512, u.content.checksum()) {
+	if u.isOurs(*done) {
 		return done, nil
+	}
+	if err := u.noteSpoiled(done); err != nil {
+		return nil, err
 	}
 	wrong := u.wrong + 1
 	*u = *u.afresh()
-	u.content, u.wrong, u.spoiled = newContent(u.content.file), wrong, done.ID
+	u.wrong, u.spoiled = wrong, done.ID
+	u.content.restart()
 	if u.wrong < wrongBytes {
 		return nil, &girder.Unreachable{Method: "POST", Path: "file/chunk", Err: ErrOtherBytes}
 	}
 	return nil, ErrOtherBytes
+}
+
+// noteSpoiled notes that a file with other bytes is ours, to be replaced. A
+// process that dies before that leaves it: nothing tells it from somebody else's.
+func (u *upload) noteSpoiled(file *girder.File) error {
+	pending := Pending{
+		Path: NotedPath(u.path), Local: u.local, ID: u.id, SHA512: u.content.checksum(), OldID: file.ID, OldCreated: file.Created,
+	}
+	if err := u.Remember.note(Note{Pending: &pending}); err != nil {
+		return fmt.Errorf("write down what upload %s came to: %w", u.id, err)
+	}
+	return nil
+}
+
+// isOurs reports whether a file in Girder has the bytes of ours, where Girder
+// tells. All of ours is hashed.
+func (u *upload) isOurs(file girder.File) bool {
+	return file.SHA512 == "" || strings.EqualFold(file.SHA512, u.content.checksum())
 }
 
 func (u *upload) advance(ctx context.Context) (*girder.File, error) {
@@ -151,6 +258,7 @@ func (u *upload) ask(ctx context.Context) error {
 		return fmt.Errorf("girder has %d bytes of a file of %d", offset, u.size)
 	}
 	u.offset, u.asking = offset, false
+	u.found(offset)
 	return nil
 }
 
@@ -160,6 +268,7 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 		return nil, err
 	}
 	if u.unsure && u.isNew() {
+		u.found(u.size)
 		return u.current, nil
 	}
 	if u.size == 0 {
@@ -167,7 +276,17 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 			return nil, err
 		}
 	}
+	if u.into != nil && u.length() == u.size { // one chunk, and one note, without delay behind the answer
+		if err := u.content.hashTo(u.size); err != nil {
+			return nil, err
+		}
+	}
 	up, err := u.start(ctx)
+	if u.isGone(err) {
+		*u = *u.afresh()
+		u.relisted = true
+		return nil, tryAgain(err)
+	}
 	if err != nil {
 		u.unsure = u.unsure || girder.IsTemporary(err)
 		return nil, err
@@ -176,10 +295,13 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 		return up.File, nil
 	}
 	u.id, u.offset, u.asking, u.unsure = up.ID, up.Received, false, false
-	if u.into != nil && u.size <= u.Chunk { // one chunk, and one note
-		err = u.content.hashTo(u.size)
-	}
-	return nil, errors.Join(u.remember(), err, context.Cause(ctx))
+	return nil, errors.Join(u.remember(), context.Cause(ctx))
+}
+
+// isGone reports whether the file to be replaced was in the item when that was
+// listed for all files, and is not any more.
+func (u *upload) isGone(err error) bool {
+	return u.current != nil && u.into == nil && !u.relisted && errors.Is(err, girder.ErrNotFound)
 }
 
 // start asks for an upload. The request is not cut off when the context ends:
@@ -224,6 +346,9 @@ func (u *upload) noteLast() error {
 		}
 		return u.remember()
 	}
+	if u.isForetold() {
+		return nil
+	}
 	begun := Begun{Path: NotedPath(u.path), Local: u.local}
 	if u.old != nil {
 		begun.OldID, begun.OldCreated = u.old.ID, u.old.Created
@@ -233,6 +358,10 @@ func (u *upload) noteLast() error {
 	}
 	return nil
 }
+
+// isForetold reports whether a note from before the beginning says all that a
+// later process has to know to find the file.
+func (u *upload) isForetold() bool { return u.foretold == u.local && u.old == nil }
 
 // unchanged looks whether the file is the one that was opened.
 func (u *upload) unchanged() error {
@@ -253,6 +382,8 @@ func (u *upload) unchanged() error {
 func (u *upload) look(ctx context.Context) (err error) {
 	first := !u.seen
 	switch {
+	case u.into == nil && first && !u.relisted && u.spoiled == "":
+		u.current = u.listed[u.name]
 	case u.into == nil:
 		u.current, err = u.inItem(ctx)
 	case first && u.spoiled != "":
@@ -308,71 +439,6 @@ func (u *upload) isNew() bool {
 	return u.old == nil || u.old.ID != is.ID || u.old.Created != is.Created
 }
 
-// send sends chunks until the server has all of the file.
-func (u *upload) send(ctx context.Context) (*girder.File, error) {
-	if err := u.content.hashTo(u.offset); err != nil { // what an earlier process sent
-		return nil, err
-	}
-	for {
-		length := min(u.Chunk, u.size-u.offset)
-		if u.offset+length == u.size {
-			if err := u.last(ctx); err != nil {
-				return nil, err
-			}
-		}
-		body := u.content.chunk(u.offset, length, u.moved)
-		up, err := u.Sink.UploadChunk(ctx, u.id, u.offset, body, length)
-		if err != nil {
-			u.asking = true
-			return nil, u.refused(ctx, err)
-		}
-		if up.File != nil {
-			u.offset = u.size
-			u.moved(u.size)
-			return up.File, nil
-		}
-		if up.Received <= u.offset {
-			u.asking = true
-			return nil, fmt.Errorf("girder took %d bytes and has %d of %d", length, up.Received, u.size)
-		}
-		u.offset = up.Received
-	}
-}
-
-// refused decides about a refused chunk: one for an upload that is not there
-// any more, or that has another offset, may be the echo of a chunk that did
-// arrive, and Girder is asked again.
-func (u *upload) refused(ctx context.Context, err error) error {
-	var refusal *girder.Error
-	if girder.IsTemporary(err) || !errors.As(err, &refusal) || refusal.Status != 400 {
-		return err
-	}
-	had := u.offset
-	if asked := u.ask(ctx); asked != nil {
-		return asked
-	}
-	if u.id != "" && u.offset == had {
-		return err // Girder has what we thought, and refuses what follows
-	}
-	return &girder.Unreachable{Method: refusal.Method, Path: refusal.Path, Err: err}
-}
-
-// cancel throws an unfinished upload away, on time of its own: the context may
-// have ended. One that is suspended stays.
-func (u *upload) cancel(ctx context.Context) error {
-	if u.id == "" || errors.Is(context.Cause(ctx), ErrSuspended) {
-		return nil
-	}
-	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer stop()
-	err := Cancel(clean, u.Sink, u.id)
-	if err != nil {
-		u.Log.Warn().Err(err).Str("upload", string(u.id)).Msg("an unfinished upload stays in girder")
-		return nil // the caller learns why the upload ended; the memory still has it
-	}
-	return u.Remember.note(Note{Canceled: u.id})
-}
-
 // lasting returns a context that ends some time after its parent.
 func lasting(parent context.Context, d time.Duration) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(parent))
@@ -395,7 +461,9 @@ func (u *upload) remember() error {
 	if u.old != nil {
 		pending.OldID, pending.OldCreated = u.old.ID, u.old.Created
 	}
-	if err := u.Remember.note(Note{Pending: &pending}); err != nil {
+	// A file that goes into an item is found there by its name.
+	later := u.isForetold() || u.into == nil && u.isSmall(u.size)
+	if err := u.Remember.note(Note{Pending: &pending, Later: later}); err != nil {
 		return fmt.Errorf("write down upload %s: %w", u.id, err)
 	}
 	u.summed = pending.SHA512 != ""
@@ -407,11 +475,12 @@ type Canceler interface {
 	CancelUpload(ctx context.Context, id girder.UploadID) error
 }
 
-// Cancel throws an unfinished upload away, tried again while the context lasts. One that is gone is no error.
-func Cancel(ctx context.Context, c Canceler, id girder.UploadID) error {
-	err := girder.Retry{Total: cleanupTime}.Do(ctx, nil, func() (bool, error) { return false, c.CancelUpload(ctx, id) })
+// Cancel throws an unfinished upload away, tried again while the context lasts,
+// and reports whether it was there: one that Girder does not know is no error.
+func Cancel(ctx context.Context, c Canceler, id girder.UploadID) (canceled bool, err error) {
+	err = girder.Retry{Total: cleanupTime}.Do(ctx, nil, func() (bool, error) { return false, c.CancelUpload(ctx, id) })
 	if errors.Is(err, girder.ErrNotFound) {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }

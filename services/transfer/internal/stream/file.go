@@ -135,6 +135,7 @@ type download struct {
 	sum   *sum
 	have  int64
 	total int64 // -1: not known
+	odd   int   // answers of another size
 }
 
 // more moves the bytes behind those that are in the pipe, up to the end or an
@@ -159,7 +160,7 @@ func (d *download) more(ctx context.Context) (bool, error) {
 	}
 	defer body.Close() //nolint:errcheck // everything that matters was read
 	if body.Size >= 0 && d.total >= 0 && body.Size != d.total {
-		return false, fmt.Errorf("%w: %d of %d", ErrIncomplete, body.Size, d.total)
+		return false, d.otherSize(body.Size)
 	}
 	if d.total < 0 {
 		d.total = body.Size
@@ -168,12 +169,26 @@ func (d *download) more(ctx context.Context) (bool, error) {
 	err = d.copy(ctx, body)
 	if err == nil && d.have < d.total {
 		// The connection ended as if all were there: as good as broken.
-		err = &girder.Unreachable{
-			Method: "GET", Path: "file/" + string(d.file.doc.ID) + "/download",
-			Err: fmt.Errorf("%w: %d of %d", ErrIncomplete, d.have, d.total),
-		}
+		err = d.broken(fmt.Errorf("%w: %d of %d", ErrIncomplete, d.have, d.total))
 	}
 	return d.have > before, err
+}
+
+// broken makes an error one that is tried again.
+func (d *download) broken(err error) error {
+	return &girder.Unreachable{Method: "GET", Path: "file/" + string(d.file.doc.ID) + "/download", Err: err}
+}
+
+// oddAnswers is how many answers of another size end a stream. One of them may
+// be the fault of something between Girder and us.
+const oddAnswers = 5
+
+func (d *download) otherSize(size int64) error {
+	err := fmt.Errorf("%w: %d of %d", ErrIncomplete, size, d.total)
+	if d.odd++; d.odd < oddAnswers {
+		return d.broken(err)
+	}
+	return err
 }
 
 func (d *download) copy(ctx context.Context, body io.Reader) error {

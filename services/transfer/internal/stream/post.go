@@ -33,6 +33,10 @@ type Post struct {
 	secrets []string
 	tls     *tls.Config // nil: the system's authorities
 	wait    time.Duration
+
+	// Paced bounds how fast the bytes are read; such a reader ends its waits with
+	// the context. May be nil.
+	Paced func(ctx context.Context, from io.Reader) io.Reader
 }
 
 // ours are the headers that belong to the request itself.
@@ -98,18 +102,19 @@ func (p *Post) Drain(ctx context.Context, from *Outlet) error {
 }
 
 func (p *Post) drain(ctx context.Context, from *Outlet) error {
-	body := &body{from: from, closed: make(chan struct{})}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	body := p.body(ctx, from)
+	defer body.stop()
 	if err := body.begin(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.url.String(), body)
 	if err != nil {
 		return ErrBadURL
 	}
 	req.Header, req.ContentLength = p.header, -1
-	resp, err := p.transport(from).RoundTrip(req)
+	resp, err := p.transport(body).RoundTrip(req)
 	sent := body.ended.Load()
 	if err != nil {
 		body.finish()
@@ -149,7 +154,7 @@ func (p *Post) broken(err, pipe error) error {
 }
 
 // transport is for one request. It follows no redirect, as no transport does.
-func (p *Post) transport(from *Outlet) *http.Transport {
+func (p *Post) transport(body *body) *http.Transport {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	config := p.tls
@@ -165,7 +170,7 @@ func (p *Post) transport(from *Outlet) *http.Transport {
 			if err != nil {
 				return nil, err
 			}
-			return &conn{Conn: c, from: from, wait: p.wait, closed: make(chan struct{})}, nil
+			return &conn{Conn: c, body: body, wait: p.wait, closed: make(chan struct{})}, nil
 		},
 	}
 }
@@ -191,10 +196,30 @@ type body struct {
 	once   sync.Once
 	closed chan struct{}
 
+	pipe interface{ Interrupt(error) }
+	stop func() // ends the reader's waits
+
 	mu    sync.Mutex // the transport may close what it still reads
-	from  *Outlet
+	from  io.Reader
 	first []byte // read before there was a connection
 	err   error  // why there is no more
+}
+
+// body reads an outlet as fast as it may.
+func (p *Post) body(ctx context.Context, from *Outlet) *body {
+	b := &body{closed: make(chan struct{}), pipe: from.Pipe, from: from, stop: func() {}}
+	if p.Paced != nil {
+		ctx, cancel := context.WithCancelCause(ctx)
+		b.stop = func() { cancel(errAnswered) }
+		b.from = p.Paced(ctx, from)
+	}
+	return b
+}
+
+// interrupt ends a read that waits.
+func (b *body) interrupt() {
+	b.pipe.Interrupt(errAnswered)
+	b.stop()
 }
 
 // begin waits for the first bytes, or for the end where there are none.
@@ -231,7 +256,7 @@ func (b *body) Read(p []byte) (int, error) {
 
 // finish returns when nobody reads any more.
 func (b *body) finish() {
-	b.from.Pipe.Interrupt(errAnswered)
+	b.interrupt()
 	<-b.closed
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -247,7 +272,7 @@ func (b *body) Close() error {
 // stands still, or while its bytes are not taken any more.
 type conn struct {
 	net.Conn
-	from   *Outlet
+	body   *body
 	wait   time.Duration
 	once   sync.Once
 	closed chan struct{}
@@ -272,6 +297,6 @@ func (c *conn) Write(p []byte) (int, error) {
 // Close ends the wait for what the container writes, too.
 func (c *conn) Close() error {
 	c.once.Do(func() { close(c.closed) })
-	c.from.Pipe.Interrupt(errAnswered)
+	c.body.interrupt()
 	return c.Conn.Close()
 }

@@ -68,9 +68,11 @@ func (b *bench) girder() *bench {
 	b.must(err)
 	token, err := b.sim.UserToken(user.ID, girdersim.ScopeDataRead)
 	b.must(err)
-	shared, err := girder.NewHTTPClient(girder.Verify{})
+	clients := girder.NewClients(girder.ClientLimits{})
+	b.t.Cleanup(clients.Close)
+	shared, done, err := clients.For(nil)
 	b.must(err)
-	b.t.Cleanup(shared.CloseIdleConnections)
+	b.t.Cleanup(done)
 	b.client, err = girder.New(girder.Options{
 		APIURL: b.sim.APIURL(), Token: token, HTTPClient: shared, Logger: zerolog.Nop(), Retry: girder.Retry{Total: -1},
 		Idle: 200 * time.Millisecond,

@@ -8,6 +8,9 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/gantry-worker/gantry/contracts/phrase"
+	"github.com/gantry-worker/gantry/services/transfer/internal/room"
 )
 
 // Spool writes all that a container writes to a file, to stay there. Without an
@@ -23,13 +26,9 @@ func Spool(ctx context.Context, from *Outlet, to *os.File) error {
 	return nil
 }
 
-// The rest of a disk is left to others: a node without any room can neither note
-// nor finish what it does.
-const (
-	mostLeft  = 256 << 20
-	shareLeft = 20 // at most a 20th of the disk
-	lookEvery = 4 << 20
-)
+// lookEvery is after how many bytes it is looked whether there is room for more:
+// how much comes is not known, and some is left to others.
+const lookEvery = 4 << 20
 
 func spool(from io.Reader, to *os.File) error {
 	p := make([]byte, buffer)
@@ -56,14 +55,11 @@ func spool(from io.Reader, to *os.File) error {
 }
 
 func hasRoom(file *os.File) error {
-	var disk unix.Statfs_t
-	if err := unix.Fstatfs(int(file.Fd()), &disk); err != nil {
-		return err
+	disk, err := room.On(file)
+	if err == nil && disk.Free < disk.Left {
+		err = fmt.Errorf("%w: %s are free, and %s are left to others", ErrNoSpace, phrase.Bytes(disk.Free), phrase.Bytes(disk.Left))
 	}
-	if free := disk.Bavail * uint64(disk.Bsize); free < min(mostLeft, disk.Blocks*uint64(disk.Bsize)/shareLeft) {
-		return ErrNoSpace
-	}
-	return nil
+	return err
 }
 
 // onDisk names a full disk.
