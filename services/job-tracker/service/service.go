@@ -6,6 +6,8 @@ package service
 
 import (
 	"context"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -30,6 +32,7 @@ type Config struct {
 	NATS client.Config `embed:"" prefix:"nats-"`
 
 	GirderAPIURL     string        `name:"girder-api-url" help:"Replaces the base of every Girder URL in a task, where workers reach Girder by another name than its users do." placeholder:"URL"`
+	SessionFiles     []string      `help:"Folders with the PEM files that a task's girder.session may name. None by default." placeholder:"DIR"`
 	GirderLogLimit   int64         `help:"How much log Girder gets of one job, in bytes: the first half and, at the end, the last half." default:"8388608"`
 	GirderPatience   time.Duration `name:"mirror-patience" help:"How long a Girder that does not answer is asked again. Its tokens live seven days." default:"168h"`
 	SecretsRetention time.Duration `help:"How long the secrets of a failed job are kept." default:"24h"`
@@ -54,6 +57,8 @@ func (c Config) Validate() error {
 		return config.Invalid("lease-ttl", "must be 1s or more, is %s", c.LeaseTTL)
 	case c.GirderPatience <= 0:
 		return config.Invalid("mirror-patience", "must be a positive time such as 168h, is %s", c.GirderPatience)
+	case slices.ContainsFunc(c.SessionFiles, func(folder string) bool { return !filepath.IsAbs(folder) }):
+		return config.Invalid("session-files", "must be absolute paths of folders, has %q", c.SessionFiles)
 	case c.Retention < 0:
 		return config.Invalid("retention", "must be a time such as 720h, or 0 to keep jobs for ever, is %s", c.Retention)
 	}
@@ -103,7 +108,7 @@ func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 		cfg.SweepInterval = sweepInterval
 	}
 	mirrors := mirror.NewManager(b, mirror.Config{
-		GirderAPIURL: cfg.GirderAPIURL, LogLimit: cfg.GirderLogLimit, SecretsRetention: cfg.SecretsRetention,
+		GirderAPIURL: cfg.GirderAPIURL, SessionFiles: cfg.SessionFiles, LogLimit: cfg.GirderLogLimit, SecretsRetention: cfg.SecretsRetention,
 		Patience: cfg.GirderPatience, Sweep: cfg.SweepInterval,
 	})
 	index := query.NewIndex(b)

@@ -10,7 +10,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
-	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/girder"
@@ -31,28 +30,36 @@ var errCreateRefused = errors.New("girder refuses to create the job")
 // attach creates the Girder job or takes over the one that exists, and finds
 // out what it has. A job that Girder refuses to create sets refused instead.
 func (m *mirror) attach(ctx context.Context) error {
-	spec, host, err := m.findJob(ctx)
+	job, err := m.find(ctx)
+	if err != nil {
+		err = m.refuseSession(ctx, err)
+	}
 	if errors.Is(err, errCreateRefused) {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	client, err := girder.NewJobClient(spec, girder.Options{HTTPClient: host.client, Retry: singly, Logger: *zerolog.Ctx(ctx)})
-	if err != nil {
-		return &badTaskError{err}
-	}
-	if !m.isAttached() {
-		m.client, m.host = client, host
-		close(m.attached)
-	}
-	job, err := m.patiently(ctx, m.client.Get)
+	m.settle()
 	if err != nil {
 		return err
 	}
 	m.handler = contracts.GirderHandler(job.Handler)
 	m.saw(ctx, job.Status)
 	return m.resume(ctx, job)
+}
+
+// find reads the Girder job when there is one.
+func (m *mirror) find(ctx context.Context) (girder.Job, error) {
+	spec, host, err := m.findJob(ctx)
+	if err != nil {
+		return girder.Job{}, err
+	}
+	client, err := girder.NewJobClient(spec, m.options(ctx))
+	if err != nil {
+		return girder.Job{}, &badTaskError{err}
+	}
+	if !m.isAttached() {
+		m.client, m.host = client, host
+	}
+	return m.patiently(ctx, m.client.Get)
 }
 
 // resume goes on behind the log that Girder has.
@@ -65,7 +72,8 @@ func (m *mirror) resume(ctx context.Context, job girder.Job) error {
 		}
 		cursor = contracts.MirrorCursor{Attempt: 1, Characters: before}
 	}
-	m.readSeq, m.reread, m.progress, m.flushAt = 0, transcript.Position{}, newProgress{}, time.Time{}
+	m.readSeq, m.reread, m.flushAt = 0, transcript.Position{}, time.Time{}
+	m.bar = barOf(m.attempt, m.said, job.Progress != nil && m.noted.Cursor.Attempt > 0)
 	var midLine bool
 	m.box, midLine = transcript.NewOutbox(m.manager.cfg.LogLimit, job.Log, cursor)
 	m.text = transcript.New(transcript.Position{Attempt: cursor.Attempt, Seq: cursor.Seq}, midLine)
@@ -98,6 +106,9 @@ func (m *mirror) logBefore(ctx context.Context, job girder.Job) (int64, error) {
 func (m *mirror) findJob(ctx context.Context) (girder.JobSpec, *host, error) {
 	secrets, err := m.awaitSecrets(ctx)
 	if err != nil {
+		return girder.JobSpec{}, nil, err
+	}
+	if err := m.reach(secrets); err != nil {
 		return girder.JobSpec{}, nil, err
 	}
 	if info := m.task.Girder.JobInfo; info != nil {
@@ -216,7 +227,9 @@ func (m *mirror) post(ctx context.Context, api string, secrets contracts.Secrets
 	if err != nil {
 		return girder.Job{}, &badTaskError{err}
 	}
-	client, err := girder.New(girder.Options{APIURL: api, Token: token, HTTPClient: m.host.client, Retry: singly, Logger: *zerolog.Ctx(ctx)})
+	options := m.options(ctx)
+	options.APIURL, options.Token = api, token
+	client, err := girder.New(options)
 	if err != nil {
 		return girder.Job{}, &badTaskError{err}
 	}
@@ -257,6 +270,10 @@ func (m *mirror) whyNotCreated(ctx context.Context, err error) error {
 	if errors.Is(err, girder.ErrUnauthorized) || errors.Is(err, girder.ErrForbidden) {
 		sentence = fmt.Sprintf("girder.job.token: Girder refuses to create the job, the token needs the scope jobs.rest.create_job (%v)", err)
 	}
+	return m.refuseCreation(ctx, sentence)
+}
+
+func (m *mirror) refuseCreation(ctx context.Context, sentence string) error {
 	if err := m.tell(ctx, func(ref *contracts.GirderJobRef) { ref.Creating, ref.Refused = false, sentence }); err != nil {
 		return err
 	}

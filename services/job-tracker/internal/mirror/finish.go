@@ -31,6 +31,7 @@ func (m *mirror) finish(ctx context.Context) error {
 			target, late = contracts.GirderCanceled, lateSuccess
 		}
 	}
+	m.bar.finish(target)
 	m.add(m.text.End())
 	m.box.Finish()
 	m.say(ofTheEnd, lastWords(m.life.terminal))
@@ -48,6 +49,7 @@ func (m *mirror) finish(ctx context.Context) error {
 			return err
 		}
 		target = contracts.GirderCanceled
+		m.bar.finish(target)
 		if err := m.sendStatus(ctx, target); err != nil {
 			return err
 		}

@@ -1,14 +1,11 @@
 package mirror
 
 import (
-	"net/http"
 	"net/url"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
-
-	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
 const (
@@ -22,7 +19,6 @@ const (
 type host struct {
 	requests *semaphore.Weighted
 	polls    *rate.Limiter // first come, first served: waiting jobs take turns
-	client   *http.Client
 }
 
 type hosts struct {
@@ -41,19 +37,7 @@ func (h *hosts) of(rawURL string) (*host, error) {
 	if known, ok := h.byName[u.Host]; ok {
 		return known, nil
 	}
-	client, err := girder.NewHTTPClient(girder.Verify{})
-	if err != nil {
-		return nil, err
-	}
-	made := &host{requests: semaphore.NewWeighted(requestsAtOnce), polls: rate.NewLimiter(pollsPerSecond, 1), client: client}
+	made := &host{requests: semaphore.NewWeighted(requestsAtOnce), polls: rate.NewLimiter(pollsPerSecond, 1)}
 	h.byName[u.Host] = made
 	return made, nil
-}
-
-func (h *hosts) close() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, host := range h.byName {
-		host.client.CloseIdleConnections()
-	}
 }

@@ -10,14 +10,15 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-// heard is one message about a running job, a piece of log or progress, or the
-// error that the reading ended with.
+// heard is one message about a running job, a piece of log, its progress or its
+// phase, or the error that the reading ended with.
 type heard struct {
 	err      error
 	seq      uint64 // of the stream
 	chunk    *contracts.LogChunk
-	attempt  int // of progress
+	attempt  int // of progress or phase
 	progress *contracts.Progress
+	phase    *contracts.Phase
 }
 
 // live reads a job's log and notes from the beginning, and follows them.
@@ -51,7 +52,7 @@ func (l *live) read(ctx context.Context, b *bus.Bus, job contracts.JobID) {
 		}
 		h := heard{seq: meta.Sequence.Stream}
 		if msg.Subject() == contracts.NotesSubject(job) {
-			h.attempt, h.progress = decodeProgress(msg.Data())
+			h.attempt, h.progress, h.phase = decodeNote(msg.Data())
 		} else if chunk := new(contracts.LogChunk); json.Unmarshal(msg.Data(), chunk) == nil {
 			h.chunk = chunk
 		}
@@ -66,10 +67,22 @@ func (l *live) pass(ctx context.Context, h heard) {
 	}
 }
 
-func decodeProgress(data []byte) (int, *contracts.Progress) {
-	note, progress := new(contracts.Note), new(contracts.Progress)
-	if json.Unmarshal(data, note) != nil || note.Type != contracts.NoteProgress || json.Unmarshal(note.Data, progress) != nil {
-		return 0, nil
+// decodeNote returns what a note says of an attempt, nothing for one of another kind.
+func decodeNote(data []byte) (int, *contracts.Progress, *contracts.Phase) {
+	note := new(contracts.Note)
+	if json.Unmarshal(data, note) != nil {
+		return 0, nil, nil
 	}
-	return note.Attempt, progress
+	switch note.Type {
+	case contracts.NoteProgress:
+		if progress := new(contracts.Progress); json.Unmarshal(note.Data, progress) == nil {
+			return note.Attempt, progress, nil
+		}
+	case contracts.NotePhase:
+		if phase := new(contracts.Phase); json.Unmarshal(note.Data, phase) == nil {
+			return note.Attempt, nil, phase
+		}
+	case contracts.NoteTransfer: // the executor sums them up
+	}
+	return 0, nil, nil
 }

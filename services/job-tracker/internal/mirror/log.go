@@ -41,15 +41,13 @@ func (m *mirror) hear(ctx context.Context, h heard) error {
 		return h.err
 	}
 	m.readSeq = max(m.readSeq, h.seq)
-	if h.progress != nil && h.attempt >= m.progress.attempt {
-		m.progress = newProgress{h.attempt, h.progress}
-	}
+	m.bar.hear(h.attempt, h.progress, h.phase)
 	if h.chunk != nil {
 		if err := m.takeChunk(ctx, h.chunk); err != nil {
 			return err
 		}
 	}
-	if m.flushAt.IsZero() && (m.progress.value != nil || !m.box.Empty()) {
+	if m.flushAt.IsZero() && (m.bar.news() || !m.box.Empty()) {
 		m.flushAt = time.Now().Add(updateInterval)
 	}
 	return nil

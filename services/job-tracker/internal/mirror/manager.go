@@ -11,12 +11,15 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
 // Config of a [Manager].
 type Config struct {
 	// GirderAPIURL replaces the base of every Girder URL in a task, if set.
 	GirderAPIURL string
+	// SessionFiles are the folders of which a task's session may name files.
+	SessionFiles []string
 	// LogLimit is how much log Girder gets of one job, in bytes.
 	LogLimit int64
 	// SecretsRetention is how long the secrets of a failed job are kept.
@@ -32,6 +35,9 @@ type Manager struct {
 	bus   *bus.Bus
 	cfg   Config
 	hosts hosts
+	// clients and traffic are shared by all mirrors.
+	clients *girder.Clients
+	traffic *girder.Traffic
 
 	mu      sync.Mutex
 	mirrors map[contracts.JobID]*mirror
@@ -41,7 +47,10 @@ type Manager struct {
 
 // NewManager returns a manager that does nothing yet.
 func NewManager(b *bus.Bus, cfg Config) *Manager {
-	return &Manager{bus: b, cfg: cfg, hosts: hosts{byName: map[string]*host{}}, mirrors: map[contracts.JobID]*mirror{}}
+	return &Manager{
+		bus: b, cfg: cfg, hosts: hosts{byName: map[string]*host{}}, mirrors: map[contracts.JobID]*mirror{},
+		clients: girder.NewClients(girder.ClientLimits{SessionFiles: cfg.SessionFiles}), traffic: girder.NewTraffic(girder.TrafficLimits{}),
+	}
 }
 
 // Run mirrors jobs until the context ends. What is under way is then left as it
@@ -61,7 +70,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return nil
 	})
 	err := group.Wait()
-	m.hosts.close()
+	m.clients.Close()
 	return err
 }
 

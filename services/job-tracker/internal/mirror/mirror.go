@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"sync/atomic"
 	"time"
 
@@ -44,6 +45,8 @@ type mirror struct {
 
 	// own
 	task    *contracts.Task
+	http    *http.Client // see reach
+	release func()
 	life    life
 	handler contracts.GirderHandler
 	status  contracts.GirderStatus
@@ -60,15 +63,13 @@ type mirror struct {
 	reread     transcript.Position // where a gap was met and the log read again
 	// logPatience is the constant of that name.
 	logPatience time.Duration
-	progress    newProgress
-	flushAt     time.Time
-	poll        pollTime
-}
-
-// newProgress is what Girder does not know yet.
-type newProgress struct {
+	bar         bar
+	// As the projection had it when this run began: the attempt, and whether its
+	// task says how far it is.
 	attempt int
-	value   *contracts.Progress
+	said    bool
+	flushAt time.Time
+	poll    pollTime
 }
 
 func newMirror(m *Manager, job contracts.JobID) *mirror {
@@ -95,6 +96,7 @@ func (m *mirror) isAttached() bool {
 }
 
 func (m *mirror) runUntilDone(ctx context.Context) {
+	defer m.letGo()
 	for {
 		err := m.run(ctx)
 		if err == nil || ctx.Err() != nil {
@@ -131,6 +133,7 @@ func (m *mirror) run(ctx context.Context) error {
 		return nil
 	}
 	m.noted = *projection.Girder
+	m.attempt, m.said = projection.Attempt, projection.Progress != nil
 	if err := m.readRef(ctx); err != nil {
 		return err
 	}

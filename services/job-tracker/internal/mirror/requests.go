@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -44,7 +43,7 @@ func (m *mirror) persist(ctx context.Context, foreign bool, request func(context
 	err := retry.Do(ctx, func(err error, _ time.Duration) { m.troubled(ctx, err) }, func() (bool, error) {
 		var err error
 		job, err = m.once(ctx, request)
-		return false, err
+		return false, m.outage(err)
 	})
 	if err != nil {
 		return job, err
@@ -58,6 +57,7 @@ func (m *mirror) persist(ctx context.Context, foreign bool, request func(context
 
 // troubled shows what keeps the mirror waiting.
 func (m *mirror) troubled(ctx context.Context, err error) {
+	m.settle()
 	if m.problem != "" {
 		return
 	}
@@ -105,7 +105,7 @@ func (m *mirror) sendStatus(ctx context.Context, target contracts.GirderStatus) 
 			break
 		}
 		job, err := m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
-			return m.client.Update(ctx, girder.JobUpdate{Status: &path[0], Retry: true})
+			return m.client.Update(ctx, girder.JobUpdate{Status: &path[0], Progress: m.bar.last(path[0]), Retry: true})
 		})
 		if errors.Is(err, girder.ErrValidation) {
 			job, err = m.patiently(ctx, m.client.Get)
@@ -127,30 +127,16 @@ func (m *mirror) flush(ctx context.Context, complete bool) error {
 			return err
 		}
 	}
-	if m.progress.value != nil {
-		progress := progressOf(m.progress.value)
+	if m.bar.news() {
+		progress := m.bar.next()
 		job, err := m.patiently(ctx, func(ctx context.Context) (girder.Job, error) {
 			return m.client.Update(ctx, girder.JobUpdate{Progress: progress, Retry: true})
 		})
 		if err != nil {
 			return err
 		}
-		m.progress.value = nil
+		m.bar.sent()
 		m.saw(ctx, job.Status)
 	}
 	return m.note(ctx, func(g *contracts.GirderMirror) { g.Status, g.Cursor = m.status, m.box.Cursor() })
-}
-
-// maxProgressMessage bounds the text below a progress bar, in bytes.
-const maxProgressMessage = 4 << 10
-
-// progressOf leaves out what is not a number, which the client does as well:
-// Girder could not show such a job any more.
-func progressOf(p *contracts.Progress) girder.Progress {
-	progress := girder.Progress{Total: p.Total, Current: p.Current}
-	if p.Message != "" {
-		message := strings.ToValidUTF8(p.Message[:min(len(p.Message), maxProgressMessage)], "")
-		progress.Message = &message
-	}
-	return progress
 }

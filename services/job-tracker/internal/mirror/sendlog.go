@@ -25,8 +25,9 @@ func (m *mirror) sendLog(ctx context.Context, entry string) error {
 		entry = m.box.Next(true) // it may be larger now
 	}
 	update := girder.JobUpdate{Log: entry}
-	if m.progress.value != nil {
-		update.Progress = progressOf(m.progress.value)
+	news := m.bar.news()
+	if news {
+		update.Progress = m.bar.next()
 	}
 	unknown := false
 	job, err := m.withLog(ctx, func(ctx context.Context) (girder.Job, error) {
@@ -50,7 +51,9 @@ func (m *mirror) sendLog(ctx context.Context, entry string) error {
 	case err != nil:
 		return err
 	}
-	m.progress.value = nil
+	if news {
+		m.bar.sent()
+	}
 	m.saw(ctx, job.Status)
 	return nil
 }
