@@ -26,12 +26,14 @@ type mover struct {
 	breaks func(step *contracts.Step, moved int64) *contracts.StepResult
 	moved  chan string // gets the name of each step at its first bytes, if it is not nil
 	stuck  <-chan struct{}
-	loses  int64 // bytes that finish does not hear of
-	deaf   bool  // it begins no stream
-	eager  bool  // it feeds pipes that the container has not opened
-	ctx    context.Context
-	cancel context.CancelFunc
-	all    sync.WaitGroup
+	// uploads is called when a stream has ended, before its result is there.
+	uploads func(step *contracts.Step)
+	loses   int64 // bytes that finish does not hear of
+	deaf    bool  // it begins no stream
+	eager   bool  // it feeds pipes that the container has not opened
+	ctx     context.Context
+	cancel  context.CancelFunc
+	all     sync.WaitGroup
 
 	beginning, finishing chan struct{} // closed when it was asked to
 	once                 [2]sync.Once
@@ -230,6 +232,9 @@ func (m *mover) take(step *contracts.Step, stream *moving, from *fifo.Reader) *c
 		case errors.Is(err, io.EOF) && written != nil && *written != moved:
 			return &contracts.StepResult{Outcome: contracts.StepInfrastructure, Message: step.Stream.Field + ": bytes are missing"}
 		case errors.Is(err, io.EOF):
+			if m.uploads != nil {
+				m.uploads(step)
+			}
 			return &contracts.StepResult{Outcome: contracts.StepDone, Bytes: moved, Files: filesOf(step)}
 		case err != nil:
 			return nil

@@ -17,6 +17,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
+	"github.com/gantry-worker/gantry/services/internal/pace"
 )
 
 // Labels of every container.
@@ -40,16 +41,18 @@ func ContainerName(job contracts.JobID, attempt int) string {
 func (a *Attempt) prepare(ctx context.Context) error {
 	var image engine.Image
 	in := &provided{girderURL: a.tools.GirderAPIURL}
+	busy := &preparing{tell: a.notes.Phase}
 	if len(a.plan.inputs) > 0 {
-		a.notes.Phase(contracts.Phase{Phase: contracts.PhaseFetchingInput})
+		busy.fetch(contracts.Phase{Phase: contracts.PhaseFetchingInput})
 	}
 	group, all := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
-		image, err = a.pull(all)
+		image, err = a.pull(all, busy.pull)
+		busy.pulled()
 		return err
 	})
 	group.Go(func() (err error) {
-		in.results, err = a.stageIn(all)
+		in.results, err = a.stageIn(all, busy.fetch)
 		return err
 	})
 	group.Go(func() error { return a.beginStreams(all) })
@@ -223,10 +226,14 @@ func outlasting(ctx context.Context, patience time.Duration) (context.Context, c
 	return longer, func() { cancel(nil) }
 }
 
-func (a *Attempt) pull(ctx context.Context) (engine.Image, error) {
+// pull makes sure that the image is there. tell is told how far that is.
+func (a *Attempt) pull(ctx context.Context, tell func(contracts.Phase)) (engine.Image, error) {
 	docker := a.task.Docker
+	var speed pace.Pace
 	image, err := a.tools.Images.Ensure(ctx, docker.Image, engine.PullPolicy(docker.PullOrDefault()), func(p engine.PullProgress) {
-		a.notes.Phase(contracts.Phase{Phase: contracts.PhasePulling, What: docker.Image, Bytes: p.Done, Of: p.Total})
+		now := time.Now()
+		speed.At(now, p.Done)
+		tell(contracts.Phase{Phase: contracts.PhasePulling, What: docker.Image, Bytes: p.Done, Of: p.Total, Rate: speed.Rate(now)})
 	})
 	if err != nil {
 		return image, err

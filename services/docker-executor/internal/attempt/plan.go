@@ -256,7 +256,7 @@ func (p *plan) input(field string, step contracts.Step, volumeName string, acces
 	}
 	step.Version, step.Job, step.Attempt = contracts.Version, p.folder.Job, p.folder.Attempt
 	step.Kind, step.Folder = contracts.StepStageIn, p.folder.Relative()
-	step.Girder, step.Volume = p.task.GirderFor(access), on.Host
+	step.Girder, step.Session, step.Volume = p.task.GirderFor(access), p.task.SessionFor(access), on.Host
 	same := slices.IndexFunc(p.inputs, func(other contracts.Step) bool {
 		return other.Volume == step.Volume && other.Girder.APIURL == step.Girder.APIURL &&
 			other.FileID == step.FileID && other.Filename == step.Filename &&
@@ -281,13 +281,14 @@ func (p *plan) output(index int, spec contracts.OutputSpec) error {
 	}
 	switch o := spec.(type) {
 	case *contracts.GirderUploadItem:
-		step.Girder, step.ItemID = p.task.GirderFor(o.Girder), o.ItemID
+		step.Girder, step.Session, step.ItemID = p.task.GirderFor(o.Girder), p.task.SessionFor(o.Girder), o.ItemID
 		step.Reference, step.DeleteFile, step.MustExist = o.UploadKwargs["reference"], o.DeleteFile, mustExist(o.MustExist)
 	case *contracts.GirderUploadFolder:
-		step.Girder, step.FolderID = p.task.GirderFor(o.Girder), o.FolderID
+		step.Girder, step.Session, step.FolderID = p.task.GirderFor(o.Girder), p.task.SessionFor(o.Girder), o.FolderID
 		step.Reference, step.DeleteFile, step.MustExist = o.UploadKwargs["reference"], o.DeleteFile, mustExist(o.MustExist)
 	case *contracts.GirderJobArtifact:
-		step.Girder, step.Artifact, step.Name = p.task.GirderFor(o.Girder), true, o.Name
+		step.Girder, step.Session = p.task.GirderFor(o.Girder), p.task.SessionFor(o.Girder)
+		step.Artifact, step.Name = true, o.Name
 	default:
 		return &Failure{fmt.Sprintf("this executor does not know %s", spec.OutputType())}
 	}

@@ -37,6 +37,11 @@ func (s *stream) takesInput() bool { return s.pipe.End == contracts.PipeWrite }
 // after the container has ended.
 func (s *stream) hasLimit() bool { return s.step.Stream.To.URL != "" }
 
+// isUpload reports whether the bytes become a file in Girder.
+func (s *stream) isUpload() bool {
+	return s.step.Stream.To.ItemID != "" || s.step.Stream.To.FolderID != ""
+}
+
 // loggedPipe is a named pipe whose bytes go into the job's log.
 type loggedPipe struct {
 	field string
@@ -151,12 +156,18 @@ func (p *plan) stream(f *folder.Folder, field string, from, to contracts.RouteEn
 	} else {
 		from.Pipe = &end
 	}
-	name := streamName(len(p.streams))
-	p.streams = append(p.streams, stream{pipe: at, from: standard, step: contracts.Step{
-		Version: contracts.Version, Job: f.Job, Attempt: f.Attempt, Step: name, Kind: contracts.StepStream, Folder: f.Relative(),
-		Stream: &contracts.Route{Field: field, From: from, To: to},
-	}})
-	return name
+	step := contracts.Step{
+		Version: contracts.Version, Job: f.Job, Attempt: f.Attempt, Step: streamName(len(p.streams)), Kind: contracts.StepStream,
+		Folder: f.Relative(), Stream: &contracts.Route{Field: field, From: from, To: to},
+	}
+	switch { // one of the ends may be in Girder
+	case from.FileID != "":
+		step.Session = p.task.SessionFor(&from.Girder)
+	case to.URL == "":
+		step.Session = p.task.SessionFor(&to.Girder)
+	}
+	p.streams = append(p.streams, stream{step: step, pipe: at, from: standard})
+	return step.Step
 }
 
 // logSource returns what of the log the output of a connect is.

@@ -18,14 +18,16 @@ const (
 	lookAgain = 2 * time.Second
 )
 
-// stageIn has transfer bring all inputs, and returns the results by step.
-func (a *Attempt) stageIn(ctx context.Context) (map[string]*contracts.StepResult, error) {
+// stageIn has transfer bring all inputs, and returns the results by step. tell is
+// told how far that is.
+func (a *Attempt) stageIn(ctx context.Context, tell func(contracts.Phase)) (map[string]*contracts.StepResult, error) {
 	results := make([]*contracts.StepResult, len(a.plan.inputs))
+	moving := inputs(a.plan.inputs, tell)
 	group, ctx := errgroup.WithContext(ctx)
 	for i, step := range a.plan.inputs {
 		group.Go(func() error {
 			var err error
-			results[i], err = a.step(ctx, step)
+			results[i], err = a.moveStep(ctx, step, moving)
 			return err
 		})
 	}
@@ -69,6 +71,7 @@ func (a *Attempt) push(ctx, lifetime context.Context) error {
 	if len(a.plan.outputs) == 0 {
 		return nil
 	}
+	moving := outputs(len(a.plan.outputs), a.notes.Phase)
 	a.notes.Phase(contracts.Phase{Phase: contracts.PhasePushingOutput})
 	if err := context.Cause(ctx); err != nil {
 		return err
@@ -78,9 +81,10 @@ func (a *Attempt) push(ctx, lifetime context.Context) error {
 			return err
 		}
 	}
-	a.warnings = append(a.warnings, a.warningsOf(a.pushed)...)
+	a.recall(moving)
 	for i := a.pushed; i < len(a.plan.outputs); i++ {
-		result, err := a.step(ctx, a.plan.outputs[i])
+		moving.begin(a.plan.outputs[i].Step)
+		result, err := a.moveStep(ctx, a.plan.outputs[i], moving)
 		if err != nil {
 			return err
 		}
@@ -94,16 +98,16 @@ func (a *Attempt) push(ctx, lifetime context.Context) error {
 	return nil
 }
 
-// warningsOf returns the warnings of the outputs that a former owner saw pushed:
-// the job's life has none of them.
-func (a *Attempt) warningsOf(pushed int) []string {
-	var warnings []string
-	for _, step := range a.plan.outputs[:min(pushed, len(a.plan.outputs))] {
+// recall takes in the results of the outputs that a former owner saw pushed: the
+// job's life has neither their warnings nor how much was moved.
+func (a *Attempt) recall(moving *transfers) {
+	for _, step := range a.plan.outputs[:min(a.pushed, len(a.plan.outputs))] {
 		if result, err := a.folder.StepResult(step.Step); err == nil && result != nil {
-			warnings = append(warnings, result.Warnings...)
+			a.warnings = append(a.warnings, result.Warnings...)
+			moving.begin(step.Step)
+			moving.end(step.Step, result)
 		}
 	}
-	return warnings
 }
 
 // pushArtifacts has transfer attach those artifacts to the Girder job that a task
@@ -117,15 +121,12 @@ func (a *Attempt) pushArtifacts(ctx, lifetime context.Context) []contracts.Girde
 	pushing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	defer context.AfterFunc(lifetime, func() { stop(context.Cause(lifetime)) })()
-	for i, output := range a.task.Outputs {
-		artifact, is := output.OutputSpec.(*contracts.GirderJobArtifact)
-		if !is || !artifact.UploadOnException || i < a.pushed {
-			continue
-		}
-		if len(sent) == 0 {
-			a.notes.Phase(contracts.Phase{Phase: contracts.PhasePushingOutput})
-		}
-		result, err := a.step(pushing, a.plan.outputs[i])
+	wanted := a.wantedArtifacts()
+	moving := outputs(len(wanted), a.notes.Phase)
+	for _, i := range wanted {
+		a.notes.Phase(contracts.Phase{Phase: contracts.PhasePushingOutput})
+		moving.begin(a.plan.outputs[i].Step)
+		result, err := a.moveStep(pushing, a.plan.outputs[i], moving)
 		if pushing.Err() != nil {
 			return sent
 		}
@@ -139,22 +140,49 @@ func (a *Attempt) pushArtifacts(ctx, lifetime context.Context) []contracts.Girde
 	return sent
 }
 
+// wantedArtifacts are the indexes of the outputs that are attached also after a
+// failure, and are not in Girder yet.
+func (a *Attempt) wantedArtifacts() []int {
+	var wanted []int
+	for i, output := range a.task.Outputs {
+		artifact, is := output.OutputSpec.(*contracts.GirderJobArtifact)
+		if is && artifact.UploadOnException && i >= a.pushed {
+			wanted = append(wanted, i)
+		}
+	}
+	return wanted
+}
+
 // step asks the node's transfer for a step and waits for its result.
 func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.StepResult, error) {
-	return a.ask(ctx, step, func() bool { return false })
+	return a.ask(ctx, step, func() bool { return false }, func(*contracts.TransferNote) {})
+}
+
+// moveStep does the same with a step of a phase.
+func (a *Attempt) moveStep(ctx context.Context, step contracts.Step, moving *transfers) (*contracts.StepResult, error) {
+	result, err := a.ask(ctx, step, func() bool { return false }, moving.hear)
+	if err == nil {
+		moving.end(step.Step, result)
+	}
+	return result, err
 }
 
 // ask asks the node's transfer for a step and waits for its result, or until
 // ready is true, whatever comes first. Asking again is harmless, so it does until
-// there is an answer.
-func (a *Attempt) ask(ctx context.Context, step contracts.Step, ready func() bool) (*contracts.StepResult, error) {
+// there is an answer. hear is told what transfer says of it meanwhile.
+func (a *Attempt) ask(ctx context.Context, step contracts.Step, ready func() bool, hear func(*contracts.TransferNote)) (*contracts.StepResult, error) {
 	body, err := json.Marshal(step)
 	if err != nil {
 		return nil, fmt.Errorf("step %s: %w", step.Step, err)
 	}
 	news := make(chan struct{}, 1)
 	stop, err := a.tools.Bus.OnNotes(step.Job, func(note *contracts.Note) {
-		if isNews(note, &step) {
+		transfer := transferOf(note, &step)
+		if transfer == nil {
+			return
+		}
+		hear(transfer)
+		if transfer.Done || step.Kind == contracts.StepStream { // it is done, or has begun
 			select {
 			case news <- struct{}{}:
 			default:
@@ -196,17 +224,17 @@ func (a *Attempt) ask(ctx context.Context, step contracts.Step, ready func() boo
 	}
 }
 
-// isNews reports whether a note says that the step came further: that it is
-// done, or that its stream has begun.
-func isNews(note *contracts.Note, step *contracts.Step) bool {
+// transferOf returns what a note says of a step, nil for one that is about
+// something else.
+func transferOf(note *contracts.Note, step *contracts.Step) *contracts.TransferNote {
 	if note.Type != contracts.NoteTransfer || note.Attempt != step.Attempt {
-		return false
+		return nil
 	}
-	var transfer contracts.TransferNote
-	if json.Unmarshal(note.Data, &transfer) != nil || transfer.ID != step.Step {
-		return false
+	transfer := new(contracts.TransferNote)
+	if json.Unmarshal(note.Data, transfer) != nil || transfer.ID != step.Step {
+		return nil
 	}
-	return transfer.Done || step.Kind == contracts.StepStream
+	return transfer
 }
 
 func outcomeOf(ctx context.Context, result *contracts.StepResult) error {

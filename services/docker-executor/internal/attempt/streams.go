@@ -33,7 +33,7 @@ func (a *Attempt) beginStreams(ctx context.Context) error {
 			_, err := a.ask(ctx, *step, func() bool {
 				_, err := os.Stat(filepath.Join(a.folder.Path(), "steps", contracts.StreamingMark(step.Step)))
 				return err == nil
-			})
+			}, func(*contracts.TransferNote) {})
 			return named(step, err)
 		})
 	}
@@ -87,6 +87,7 @@ type flows struct {
 	all     chan struct{}  // closed when every stream is done, or one of them failed
 	closed  sync.Once
 	late    chan struct{} // closed when the container has ended and its time limit passed
+	uploads *transfers    // those that go into Girder when the container has ended
 
 	mu      sync.Mutex
 	ended   bool // the container has
@@ -101,9 +102,26 @@ type flows struct {
 func (a *Attempt) flow(ctx context.Context) *flows {
 	ctx, cancel := context.WithCancelCause(ctx)
 	streams := len(a.plan.streams)
-	return &flows{
+	f := &flows{
 		attempt: a, ctx: ctx, cancel: cancel, all: make(chan struct{}), late: make(chan struct{}),
 		left: streams, results: make([]*contracts.StepResult, streams), holds: map[string]func(context.Context){},
+	}
+	f.uploads = &transfers{phase: contracts.PhasePushingOutput, tell: f.tell}
+	for i := range a.plan.streams {
+		if s := &a.plan.streams[i]; s.isUpload() {
+			f.uploads.begin(s.step.Step)
+		}
+	}
+	return f
+}
+
+// tell says how far the uploads are, when they are all that the attempt is busy with.
+func (f *flows) tell(phase contracts.Phase) {
+	f.mu.Lock()
+	ended := f.ended
+	f.mu.Unlock()
+	if ended {
+		f.attempt.notes.Phase(phase)
 	}
 }
 
@@ -112,7 +130,7 @@ func (f *flows) watch() {
 	for i := range f.attempt.plan.streams {
 		s := &f.attempt.plan.streams[i]
 		f.waiting.Go(func() {
-			result, err := f.attempt.step(f.ctx, s.step)
+			result, err := f.attempt.moveStep(f.ctx, s.step, f.uploads)
 			if err != nil {
 				f.fail(named(&s.step, err))
 				return
