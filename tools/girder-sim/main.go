@@ -4,10 +4,13 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 	"time"
 
@@ -25,6 +28,38 @@ type flags struct {
 	Latency time.Duration `help:"Delay every request, e.g. 50ms."`
 
 	Artifacts bool `help:"Let files be attached to jobs, which no release of Girder does."`
+
+	TLS         string `name:"tls" placeholder:"DIR" help:"Speak HTTPS with the certificates of this folder, made there if it has none: ca.pem, and with their keys server.pem and client.pem."`
+	ClientCert  bool   `help:"With --tls: demand a certificate that ca.pem signed of every client."`
+	ObjectStore string `placeholder:"HOST:PORT" help:"Keep files' bytes on a server of its own at this address, as on S3: downloads are redirected there."`
+}
+
+// Validate names what does not go together.
+func (f flags) Validate() error {
+	if f.ClientCert && f.TLS == "" {
+		return errors.New("--client-cert needs --tls")
+	}
+	return nil
+}
+
+// options are those of the server.
+func (f flags) options(log zerolog.Logger) (girdersim.Options, error) {
+	options := girdersim.Options{Addr: f.Addr, Dir: f.Dir, Latency: f.Latency, Artifacts: f.Artifacts, Log: log}
+	if f.ObjectStore != "" {
+		options.ObjectStore = &girdersim.ObjectStore{Addr: f.ObjectStore}
+	}
+	if f.TLS == "" {
+		return options, nil
+	}
+	hosts := []string{"localhost", "127.0.0.1"}
+	for _, addr := range []string{f.Addr, f.ObjectStore} {
+		if host, _, err := net.SplitHostPort(addr); err == nil && host != "" && !slices.Contains(hosts, host) {
+			hosts = append(hosts, host)
+		}
+	}
+	var err error
+	options.TLS, err = openTLS(f.TLS, f.ClientCert, hosts...)
+	return options, err
 }
 
 func main() {
@@ -41,7 +76,11 @@ func main() {
 // run serves until ctx ends.
 func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
 	log := zerolog.New(stderr).Level(zerolog.InfoLevel).With().Timestamp().Logger()
-	sim, err := girdersim.Start(girdersim.Options{Addr: f.Addr, Dir: f.Dir, Latency: f.Latency, Artifacts: f.Artifacts, Log: log})
+	options, err := f.options(log)
+	if err != nil {
+		return err
+	}
+	sim, err := girdersim.Start(options)
 	if err != nil {
 		return fmt.Errorf("start: %w", err)
 	}

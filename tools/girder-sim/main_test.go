@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -10,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -34,9 +37,9 @@ type command struct {
 	seed simseed.Seed
 }
 
-func startCommand(t *testing.T, dir string) *command {
+func startCommand(t *testing.T, dir string, more ...string) *command {
 	t.Helper()
-	c := &command{Cmd: exec.Command(os.Args[0], "--addr", "127.0.0.1:0", "--dir", dir, "--seed")}
+	c := &command{Cmd: exec.Command(os.Args[0], append([]string{"--addr", "127.0.0.1:0", "--dir", dir, "--seed"}, more...)...)}
 	c.Env = append(os.Environ(), asCommand+"=1")
 	stdout, err := c.StdoutPipe()
 	if err != nil {
@@ -125,5 +128,74 @@ func TestKilled(t *testing.T) {
 	}
 	if err := second.Wait(); err != nil {
 		t.Errorf("end on SIGTERM: %v", err)
+	}
+}
+
+// TestTLS asks with what the command leaves in its folder, also after a restart.
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	dir, certificates := t.TempDir(), filepath.Join(t.TempDir(), "tls")
+	with := []string{"--tls", certificates, "--client-cert", "--object-store", "127.0.0.1:0"}
+	first := startCommand(t, dir, with...)
+	client := clientOf(t, certificates)
+	query := url.Values{"parentType": {"item"}, "parentId": {first.seed.ItemID}, "name": {"f"}, "size": {"5"}, "token": {first.seed.DataToken}}
+	resp, err := client.Post(first.seed.APIURL+"/file?"+query.Encode(), "application/octet-stream", strings.NewReader("bytes"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		ID string `json:"_id"`
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&file); err != nil || file.ID == "" {
+		t.Fatalf("upload: %s, %v", resp.Status, err)
+	}
+	resp.Body.Close()
+	if err := first.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Wait(); err != nil {
+		t.Errorf("end on SIGTERM: %v", err)
+	}
+	second := startCommand(t, dir, with...)
+	// The query is not the object store's, so the token does not go there.
+	resp, err = client.Get(second.seed.APIURL + "/file/" + file.ID + "/download?token=" + second.seed.DataToken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil || string(text) != "bytes" || strings.HasPrefix(resp.Request.URL.Path, "/api/v1/") {
+		t.Errorf("%s %q from %s, %v", resp.Status, text, resp.Request.URL, err)
+	}
+	if resp, err := http.Get(second.seed.APIURL + "/system/version"); err == nil {
+		resp.Body.Close()
+		t.Error("answers without any certificate")
+	}
+}
+
+// clientOf trusts and shows what is in the folder.
+func clientOf(t *testing.T, certificates string) *http.Client {
+	t.Helper()
+	ca, err := os.ReadFile(filepath.Join(certificates, caFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := &tls.Config{RootCAs: x509.NewCertPool()}
+	config.RootCAs.AppendCertsFromPEM(ca)
+	mine := filepath.Join(certificates, clientFile)
+	certificate, err := tls.LoadX509KeyPair(mine, mine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config.Certificates = []tls.Certificate{certificate}
+	transport := &http.Transport{TLSClientConfig: config}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func TestClientCertNeedsTLS(t *testing.T) {
+	t.Parallel()
+	if err := (flags{ClientCert: true}).Validate(); err == nil {
+		t.Error("a certificate is demanded over HTTP")
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 )
 
 // byteStore keeps the bytes of files, named by their SHA-512, and of unfinished
@@ -40,7 +41,7 @@ func (b *byteStore) path(sum string) string {
 	return filepath.Join(b.dir, sum[:2], sum[2:4], sum)
 }
 
-// create makes the empty file that an upload is written to.
+// create makes the file of an upload that gets no bytes; others come with theirs.
 func (b *byteStore) create(uploadID string) error {
 	f, err := os.OpenFile(b.tempPath(uploadID), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -53,7 +54,7 @@ func (b *byteStore) create(uploadID string) error {
 // broken attempt left there, and hashes them on the way. It ends without an
 // error where the source breaks off, as Girder does: what did arrive may count.
 func (b *byteStore) write(uploadID string, offset int64, source io.Reader, limit int64, sum hash.Hash) (int64, error) {
-	f, err := os.OpenFile(b.tempPath(uploadID), os.O_APPEND|os.O_WRONLY, 0o600)
+	f, err := os.OpenFile(b.tempPath(uploadID), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 0, err
 	}
@@ -61,12 +62,19 @@ func (b *byteStore) write(uploadID string, offset int64, source io.Reader, limit
 		return 0, errors.Join(err, f.Close())
 	}
 	to := &noted{to: io.MultiWriter(f, sum)}
-	n, err := io.Copy(to, io.LimitReader(source, limit))
+	buffer := buffers.Get().(*[copySize]byte)
+	defer buffers.Put(buffer)
+	n, err := io.CopyBuffer(to, io.LimitReader(source, limit), buffer[:])
 	if to.err == nil {
 		err = nil // the source's
 	}
 	return n, errors.Join(err, f.Close())
 }
+
+// copySize is how much of an upload is read and written at a time.
+const copySize = 256 << 10
+
+var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 
 // noted remembers the error of its writer, to tell it from a reader's.
 type noted struct {
@@ -89,6 +97,9 @@ func (b *byteStore) truncate(uploadID string, size int64) error {
 // received is the number of bytes of an upload that are on disk.
 func (b *byteStore) received(uploadID string) (int64, error) {
 	info, err := os.Stat(b.tempPath(uploadID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, nil
+	}
 	if err != nil {
 		return 0, err
 	}

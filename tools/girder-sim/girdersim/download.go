@@ -107,7 +107,10 @@ func downloadFile(q *request) (any, error) {
 // send answers with a file's bytes or with the place that it links to.
 func (q *request) send(f *file) (any, error) {
 	if f.LinkURL != "" {
-		return q.redirect(f.LinkURL)
+		return q.redirect(http.StatusSeeOther, f.LinkURL)
+	}
+	if q.options.ObjectStore != nil && f.length() > 0 {
+		return q.sendElsewhere(f)
 	}
 	s, err := q.spanOf(f.length())
 	if err != nil {
@@ -151,14 +154,24 @@ func (q *request) sendBytes(f *file, content *os.File, disposition string, s spa
 	return err
 }
 
-func (q *request) redirect(target string) (any, error) {
+// sendElsewhere answers with the place of the bytes in the object store, without
+// a look at the part that is asked for.
+func (q *request) sendElsewhere(f *file) (any, error) {
+	disposition, err := contentDisposition(f.Name, q.p.text("contentDisposition"))
+	if err != nil {
+		return nil, internalError()
+	}
+	return q.redirect(q.options.ObjectStore.Status, q.signed.url(f.SHA512, disposition, f.mimeType()))
+}
+
+func (q *request) redirect(status int, target string) (any, error) {
 	text := html.EscapeString(target)
 	body := fmt.Sprintf("This resource can be found at <a href=%q>%s</a>.", text, text)
 	h := q.w.Header()
 	h.Set("Location", target)
 	h.Set("Content-Type", "text/html;charset=utf-8")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	q.w.WriteHeader(http.StatusSeeOther)
+	q.w.WriteHeader(status)
 	_, err := io.WriteString(q.w, body)
 	return streamed{}, err
 }

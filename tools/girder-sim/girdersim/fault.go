@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -50,12 +51,16 @@ func (f *faults) of(r *http.Request) *Fault {
 	return choose(r)
 }
 
-// serve answers a request, or lets it fail, and notes it in the log.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// serve has a request answered, or lets it fail, and notes it in the log.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, store bool, answer http.HandlerFunc) {
 	rec := &recorder{ResponseWriter: w}
+	body := &counted{ReadCloser: r.Body}
+	r.Body = body
 	defer func() {
-		entry := Request{Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Status: rec.status, Sent: rec.sent}
-		s.log.add(entry)
+		s.log.add(Request{
+			Method: r.Method, Path: r.URL.Path, Query: r.URL.RawQuery, Range: r.Header.Get("Range"), ObjectStore: store,
+			Status: rec.status, Sent: rec.sent, Received: body.n.Load(),
+		})
 		s.options.Log.Debug().Str("method", r.Method).Str("path", r.URL.Path).Int("status", rec.status).Msg("request")
 	}()
 	fault := s.faults.of(r)
@@ -66,7 +71,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	if fault.Perform && (fault.Close || fault.Status != 0) {
-		s.answer(&discard{header: http.Header{}}, r)
+		answer(&discard{header: http.Header{}}, r)
 	}
 	switch {
 	case fault.Close:
@@ -74,10 +79,22 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case fault.Status != 0:
 		fault.answer(rec)
 	case fault.CutAfter > 0:
-		s.answer(&cut{recorder: rec, left: fault.CutAfter}, r)
+		answer(&cut{recorder: rec, left: fault.CutAfter}, r)
 	default:
-		s.answer(rec, r)
+		answer(rec, r)
 	}
+}
+
+// counted counts what is read of a request's body.
+type counted struct {
+	io.ReadCloser
+	n atomic.Int64
+}
+
+func (c *counted) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	c.n.Add(int64(n))
+	return n, err
 }
 
 func (f *Fault) answer(w http.ResponseWriter) {

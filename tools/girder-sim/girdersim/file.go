@@ -53,6 +53,22 @@ func (f *file) view() map[string]any {
 	return doc
 }
 
+// addSums adds to the documents of files in an answer what a plugin makes known.
+func (st *store) addSums(answer any) {
+	docs, _ := answer.([]map[string]any)
+	if doc, ok := answer.(map[string]any); ok {
+		docs = []map[string]any{doc}
+	}
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, doc := range docs {
+		id, _ := doc["_id"].(string)
+		if f := st.files.get(id); f != nil && f.SHA512 != "" {
+			doc["sha512"] = f.SHA512
+		}
+	}
+}
+
 // extensions are all parts of the name after its first dot.
 func extensions(name string) []string {
 	parts := strings.Split(strings.ToLower(name), ".")

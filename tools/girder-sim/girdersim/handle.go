@@ -16,6 +16,7 @@ type request struct {
 	options Options
 	started time.Time // the server's
 	st      *store
+	signed  *signatures
 	w       http.ResponseWriter
 	r       *http.Request
 	route   *route
@@ -32,13 +33,16 @@ type streamed struct{}
 // become its "internal" ones.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Allow", "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
-	q := &request{options: s.options, started: s.started, st: s.st, w: w, r: r}
+	q := &request{options: s.options, started: s.started, st: s.st, signed: &s.signed, w: w, r: r}
 	value, err := q.handle()
 	if _, done := value.(streamed); done {
 		if err != nil {
 			panic(http.ErrAbortHandler) // too late to tell the client otherwise
 		}
 		return
+	}
+	if err == nil && s.options.Hashsums {
+		s.st.addSums(value)
 	}
 	if err == nil {
 		err = q.writeJSON(http.StatusOK, value)

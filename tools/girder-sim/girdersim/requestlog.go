@@ -9,8 +9,11 @@ import (
 // Request is a request that the server has dealt with.
 type Request struct {
 	Method, Path, Query string
-	Status              int   // 0: the connection was closed before an answer
-	Sent                int64 // bytes of the answer's body
+	Range               string // the header of that name
+	ObjectStore         bool   // it went to the object store, not to Girder
+	Status              int    // 0: the connection was closed before an answer
+	Sent                int64  // bytes of the answer's body
+	Received            int64  // bytes that were read of the request's body
 }
 
 // maxRequests is how many requests are remembered.

@@ -2,6 +2,7 @@ package girdersim
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log"
@@ -22,10 +23,14 @@ const defaultMinimumChunk = 5 << 20
 type Options struct {
 	Addr         string         // host:port to listen on; empty: 127.0.0.1:0
 	Dir          string         // folder for documents and bytes; empty: gone after Close
+	Assets       string         // another folder for bytes, made if it is not there, and left behind
 	MinimumChunk int64          // least size of a chunk that is not the last; 0: 5 MiB
 	Latency      time.Duration  // added to every request
 	NoAssetstore bool           // refuse uploads like a Girder without an assetstore
 	Artifacts    bool           // files can be attached to jobs, which no release of Girder has
+	Hashsums     bool           // files' documents have their SHA-512, as with Girder's plugin hashsum_download
+	TLS          *TLS           // speak HTTPS; nil: HTTP
+	ObjectStore  *ObjectStore   // keep files' bytes behind redirects; nil: Girder sends them itself
 	Log          zerolog.Logger // what goes wrong, and at debug level every request
 }
 
@@ -36,6 +41,7 @@ func (o Options) withDefaults() Options {
 	if o.MinimumChunk == 0 {
 		o.MinimumChunk = defaultMinimumChunk
 	}
+	o.ObjectStore = o.ObjectStore.withDefaults()
 	return o
 }
 
@@ -46,31 +52,77 @@ type Server struct {
 	st      *store
 	started time.Time
 	addr    string
-	faults  faults
-	log     requestLog
+	// storeAddr is where the object store listens, under the name in its URLs.
+	storeAddr string
+	signed    signatures // of the object store's URLs
+	faults    faults
+	log       requestLog
 
-	life sync.Mutex // guards up; held while the listener comes or goes
+	life sync.Mutex // guards up; held while the listeners come or go
 	up   *listening // nil while the server is down
 }
 
 // Start opens the store and listens. Close ends what Start began.
 func Start(o Options) (*Server, error) {
 	o = o.withDefaults()
-	st, err := openStore(o.Dir)
+	st, err := openStore(o.Dir, o.Assets)
 	if err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", o.Addr)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: %w", o.Addr, err), st.close())
+	s := &Server{options: o, st: st, started: stamp(), addr: o.Addr, log: newRequestLog()}
+	if o.ObjectStore != nil {
+		s.storeAddr = o.ObjectStore.Addr
 	}
-	s := &Server{options: o, st: st, started: stamp(), addr: l.Addr().String(), log: newRequestLog()}
-	s.up = s.listen(l)
+	l, store, err := s.bind()
+	if err != nil {
+		return nil, errors.Join(err, st.close())
+	}
+	s.addr = l.Addr().String()
+	if store != nil {
+		s.storeAddr = sameHost(s.storeAddr, store.Addr())
+		s.signed.base, s.signed.life = s.scheme()+"://"+s.storeAddr, o.ObjectStore.Life
+		s.signed.renew()
+	}
+	s.up = s.listen(l, store)
 	return s, nil
 }
 
+// bind opens the listeners; that of the object store is nil if there is none.
+func (s *Server) bind() (l, store net.Listener, err error) {
+	if l, err = net.Listen("tcp", s.addr); err != nil {
+		return nil, nil, fmt.Errorf("listen on %s: %w", s.addr, err)
+	}
+	if s.options.ObjectStore == nil {
+		return l, nil, nil
+	}
+	if store, err = net.Listen("tcp", s.storeAddr); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("listen on %s: %w", s.storeAddr, err), l.Close())
+	}
+	return l, store, nil
+}
+
+// sameHost is the port that is listened on, under the name that was asked for.
+func sameHost(wanted string, bound net.Addr) string {
+	host, _, err := net.SplitHostPort(wanted)
+	if err != nil {
+		return bound.String()
+	}
+	_, port, err := net.SplitHostPort(bound.String())
+	if err != nil {
+		return bound.String()
+	}
+	return net.JoinHostPort(host, port)
+}
+
 // URL is the address of the server, without a path.
-func (s *Server) URL() string { return "http://" + s.addr }
+func (s *Server) URL() string { return s.scheme() + "://" + s.addr }
+
+func (s *Server) scheme() string {
+	if s.options.TLS != nil {
+		return "https"
+	}
+	return "http"
+}
 
 // APIURL is the address that clients of the REST interface start from.
 func (s *Server) APIURL() string { return s.URL() + apiRoot }
@@ -82,7 +134,7 @@ func (s *Server) Close() error {
 	return s.st.close()
 }
 
-// Down closes the listener and all connections and waits for their handlers.
+// Down closes the listeners and all connections and waits for their handlers.
 // From then on connections are refused. Do not call it from a fault function.
 func (s *Server) Down() {
 	s.life.Lock()
@@ -94,53 +146,68 @@ func (s *Server) Down() {
 	s.up = nil
 }
 
-// Up listens again, on the same port, with everything as it was before Down.
+// Up listens again, on the same ports, with everything as it was before Down.
 func (s *Server) Up() error {
 	s.life.Lock()
 	defer s.life.Unlock()
 	if s.up != nil {
 		return nil
 	}
-	l, err := net.Listen("tcp", s.addr)
+	l, store, err := s.bind()
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w", s.addr, err)
+		return err
 	}
-	s.up = s.listen(l)
+	s.up = s.listen(l, store)
 	return nil
 }
 
 // listening is the time between Up and Down.
 type listening struct {
-	server   *http.Server
+	servers  []*http.Server
 	cancel   context.CancelFunc // releases handlers that wait
 	handlers sync.WaitGroup
-	done     chan struct{}
+	serving  sync.WaitGroup
 }
 
-func (s *Server) listen(l net.Listener) *listening {
+// listen serves what comes from the listeners; that of an object store may be nil.
+func (s *Server) listen(l, store net.Listener) *listening {
 	ctx, cancel := context.WithCancel(context.Background())
-	up := &listening{cancel: cancel, done: make(chan struct{})}
-	up.server = &http.Server{
+	up := &listening{cancel: cancel}
+	s.serveOn(ctx, up, l, true, s.answer)
+	if store != nil {
+		s.serveOn(ctx, up, store, false, s.serveObject)
+	}
+	return up
+}
+
+// serveOn serves a listener until up is stopped. Only Girder itself demands
+// certificates of its clients.
+func (s *Server) serveOn(ctx context.Context, up *listening, l net.Listener, isGirder bool, answer http.HandlerFunc) {
+	if s.options.TLS != nil {
+		l = tls.NewListener(l, s.options.TLS.config(isGirder))
+	}
+	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			up.handlers.Add(1)
 			defer up.handlers.Done()
-			s.serve(w, r)
+			s.serve(w, r, !isGirder, answer)
 		}),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog:    log.New(s.options.Log, "", 0),
 	}
-	go func() {
-		defer close(up.done)
-		if err := up.server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	up.servers = append(up.servers, server)
+	up.serving.Go(func() {
+		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 			s.options.Log.Error().Err(err).Msg("server ended")
 		}
-	}()
-	return up
+	})
 }
 
 func (up *listening) stop() {
 	up.cancel()
-	up.server.Close() // what fails to close is closed
-	<-up.done
+	for _, server := range up.servers {
+		server.Close() // what fails to close is closed
+	}
+	up.serving.Wait()
 	up.handlers.Wait()
 }

@@ -30,11 +30,11 @@ type store struct {
 // setting is a value that outlives the process, such as the assetstore's id.
 type setting struct{ Value string }
 
-// openStore opens the documents in dir, or an empty store in memory, whose
-// bytes go to a temporary folder.
-func openStore(dir string) (*store, error) {
+// openStore opens the documents in dir, or an empty store in memory. Bytes are
+// below dir too, or in a temporary folder, unless assets names another.
+func openStore(dir, assets string) (*store, error) {
 	st := &store{ids: newIDs(), jobChanged: make(chan struct{})}
-	if err := st.openBytes(dir); err != nil {
+	if err := st.openBytes(dir, assets); err != nil {
 		return nil, fmt.Errorf("open byte store: %w", err)
 	}
 	if err := st.openDocuments(dir); err != nil {
@@ -46,16 +46,18 @@ func openStore(dir string) (*store, error) {
 	return st, st.settings.put("assetstore", &setting{Value: st.ids.next()})
 }
 
-func (st *store) openBytes(dir string) error {
-	var err error
-	if dir != "" {
-		st.bytes, err = openByteStore(filepath.Join(dir, "assetstore"))
+func (st *store) openBytes(dir, assets string) (err error) {
+	if assets == "" && dir != "" {
+		assets = filepath.Join(dir, "assetstore")
+	}
+	if assets != "" {
+		st.bytes, err = openByteStore(assets)
 		return err
 	}
-	if dir, err = os.MkdirTemp("", "girder-sim-"); err != nil {
+	if assets, err = os.MkdirTemp("", "girder-sim-"); err != nil {
 		return err
 	}
-	st.bytes, err = openByteStore(dir)
+	st.bytes, err = openByteStore(assets)
 	st.bytes.temporary = true
 	return err
 }

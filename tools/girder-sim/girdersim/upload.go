@@ -61,8 +61,10 @@ func (st *store) newUpload(u *upload) (*upload, map[string]any, error) {
 	}
 	u.ID, u.Created = st.ids.next(), stamp()
 	u.Updated = stamp()
-	if err := st.bytes.create(u.ID); err != nil {
-		return nil, nil, fmt.Errorf("create upload: %w", err)
+	if u.Size == 0 {
+		if err := st.bytes.create(u.ID); err != nil {
+			return nil, nil, fmt.Errorf("create upload: %w", err)
+		}
 	}
 	view := st.uploadView(u)
 	return u, view, st.keepUpload(u)
