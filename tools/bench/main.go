@@ -24,19 +24,21 @@ import (
 )
 
 type arguments struct {
-	Names  []string `arg:"" optional:"" help:"Benchmarks to run: container, containers, latency, cancel, log, stream; all if none is given."`
-	Gantry string   `help:"The gantry binary." default:"bin/gantry"`
-	NATS   string   `help:"The nats-server binary." default:"bin/nats-server" name:"nats-server"`
-	JSON   string   `help:"File to write the results to." name:"json"`
-	Runs   int      `help:"Runs of each figure; 0 is each benchmark's own number." default:"0"`
+	Names []string `arg:"" optional:"" help:"Benchmarks to run: container, containers, latency, cancel, log, stream, stage-in, stage-out; all if none is given."`
+	Bin   string   `help:"Folder with the binaries of Gantry's services and of nats-server." default:"bin"`
+	JSON  string   `help:"File to write the results to." name:"json"`
+	Runs  int      `help:"Runs of each figure; 0 is each benchmark's own number." default:"0"`
 
-	StreamSize string `help:"Size of the file that stream moves." default:"1g"`
+	Size     string `help:"Size of the big file of stream, stage-in and stage-out." default:"1g"`
+	InFiles  int    `help:"Small files of stage-in." default:"5000"`
+	OutFiles int    `help:"Small files of stage-out." default:"1000"`
 }
 
 // settings are what the command line says about each benchmark.
 type settings struct {
-	runs       int
-	streamSize int64
+	runs              int
+	size              int64 // of the big file
+	inFiles, outFiles int   // how many small files there are
 }
 
 // runsOr returns how many runs there are to be, by default the given number.
@@ -47,18 +49,36 @@ func (s settings) runsOr(standard int) int {
 	return standard
 }
 
+func (s settings) validate() error {
+	switch {
+	case s.size <= 0 || s.size%block != 0:
+		return fmt.Errorf("--size has to be a multiple of 64k, is %d", s.size)
+	case s.inFiles < 1:
+		return fmt.Errorf("--in-files has to be 1 or more, is %d", s.inFiles)
+	case s.outFiles < 1:
+		return fmt.Errorf("--out-files has to be 1 or more, is %d", s.outFiles)
+	}
+	return nil
+}
+
+// benchmark is one row of the table. Several may have a name in common.
 type benchmark struct {
 	name string
+	row  string // what tells it from others of its name
 	run  func(context.Context, *rig.Rig, settings) (measure.Result, error)
 }
 
 var benchmarks = []benchmark{
-	{"container", oneContainer},
-	{"containers", manyContainers},
-	{"latency", claimIdle},
-	{"cancel", cancelRunning},
-	{"log", longLog},
-	{"stream", streamFile},
+	{"container", "", oneContainer},
+	{"containers", "", manyContainers},
+	{"latency", "", claimIdle},
+	{"cancel", "", cancelRunning},
+	{"log", "", longLog},
+	{"stream", "", streamFile},
+	{"stage-in", "big", stageInBig},
+	{"stage-in", "small", stageInSmall},
+	{"stage-out", "big", stageOutBig},
+	{"stage-out", "small", stageOutSmall},
 }
 
 func main() {
@@ -78,12 +98,15 @@ func run(ctx context.Context, args arguments) (err error) {
 			return fmt.Errorf("there is no benchmark %q", name)
 		}
 	}
-	streamSize, err := units.RAMInBytes(args.StreamSize)
+	size, err := units.RAMInBytes(args.Size)
 	if err != nil {
-		return fmt.Errorf("--stream-size: %w", err)
+		return fmt.Errorf("--size: %w", err)
 	}
-	with := settings{runs: args.Runs, streamSize: streamSize}
-	r, err := rig.Start(ctx, rig.Programs{Gantry: args.Gantry, NATS: args.NATS})
+	with := settings{runs: args.Runs, size: size, inFiles: args.InFiles, outFiles: args.OutFiles}
+	if err := with.validate(); err != nil {
+		return err
+	}
+	r, err := rig.Start(ctx, args.Bin)
 	if err != nil {
 		return err
 	}
@@ -93,12 +116,13 @@ func run(ctx context.Context, args arguments) (err error) {
 		if len(args.Names) > 0 && !slices.Contains(args.Names, benchmark.name) {
 			continue
 		}
-		fmt.Fprintf(os.Stderr, "%s …\n", benchmark.name)
+		name := strings.TrimSpace(benchmark.name + " " + benchmark.row)
+		fmt.Fprintf(os.Stderr, "%s …\n", name)
 		result, err := benchmark.run(ctx, r, with)
 		if err != nil {
-			return fmt.Errorf("%s: %w", benchmark.name, err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		result.Name = benchmark.name
+		result.Name = name
 		results = append(results, result)
 	}
 	show(results)

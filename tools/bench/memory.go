@@ -2,19 +2,17 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/docker/go-units"
 
 	"github.com/gantry-worker/gantry/tools/bench/internal/rig"
 )
 
-// peaks watches Gantry's memory over the runs of a benchmark.
-type peaks struct {
-	before, peak rig.Memories
-	runs         int
-}
+// peaks watches the memory of Gantry's processes over the runs of a benchmark.
+type peaks struct{ before, most []rig.Usage }
 
-// over runs something of Gantry's and takes its peak.
+// over runs something of Gantry's and takes the peaks.
 func (p *peaks) over(r *rig.Rig, do func() error) error {
 	before, err := r.Memories()
 	if err != nil {
@@ -30,17 +28,21 @@ func (p *peaks) over(r *rig.Rig, do func() error) error {
 	if err != nil {
 		return err
 	}
-	if p.runs == 0 {
-		p.before = before
+	if p.before == nil {
+		p.before, p.most = before, after
 	}
-	p.peak.Services.Peak = max(p.peak.Services.Peak, after.Services.Peak)
-	p.peak.NATS.Peak = max(p.peak.NATS.Peak, after.NATS.Peak)
-	p.runs++
+	for i := range after {
+		p.most[i].Peak = max(p.most[i].Peak, after[i].Peak)
+	}
 	return nil
 }
 
+// String says it of all, the NATS server with what it has in its caches.
 func (p *peaks) String() string {
 	size := func(n int64) string { return units.BytesSize(float64(n)) }
-	return fmt.Sprintf("resident memory: services %s before, at most %s; NATS server with its caches %s before, at most %s",
-		size(p.before.Services.Now), size(p.peak.Services.Peak), size(p.before.NATS.Now), size(p.peak.NATS.Peak))
+	var each []string
+	for i, before := range p.before {
+		each = append(each, fmt.Sprintf("%s %s, at most %s", before.Name, size(before.Now), size(p.most[i].Peak)))
+	}
+	return "resident memory before, and at most: " + strings.Join(each, "; ")
 }

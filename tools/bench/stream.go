@@ -4,11 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
-	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
@@ -16,7 +11,6 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/tools/bench/internal/measure"
 	"github.com/gantry-worker/gantry/tools/bench/internal/rig"
-	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
 // block is what reader reads at a time.
@@ -28,29 +22,27 @@ const reader = `/bin/busybox dd of=/dev/null bs=65536 iflag=fullblock if="$1" 2>
 // streamFile measures one big file that a container reads from Girder through a
 // named pipe.
 func streamFile(ctx context.Context, r *rig.Rig, with settings) (result measure.Result, err error) {
-	if with.streamSize <= 0 || with.streamSize%block != 0 {
-		return result, fmt.Errorf("--stream-size has to be a multiple of 64k, is %d", with.streamSize)
-	}
-	source, err := serveFile(r, with.streamSize)
+	source, err := startGirder(2 * with.size)
 	if err != nil {
 		return result, err
 	}
-	defer func() { err = errors.Join(err, source.sim.Close()) }()
-	by, fetch := "curl … > fifo", curl
-	if _, lookErr := exec.LookPath("curl"); lookErr != nil {
-		by, fetch = "a plain HTTP client that copies into the fifo", get
+	defer func() { err = errors.Join(err, source.close()) }()
+	id, err := source.bigFile(with.size)
+	if err != nil {
+		return result, err
 	}
+	f := girderFile{girder: source, id: id, size: with.size}
 	result = measure.Result{
-		What:      fmt.Sprintf("%d MiB from Girder through a named pipe into a container: submit → terminal entry", with.streamSize>>20),
-		LimitWhat: "engine API: the same container, and " + by, Goal: "≥ 0.9 ×", Throughput: true,
+		What:      fmt.Sprintf("%d MiB from Girder through a named pipe into a container: submit → terminal entry", with.size>>20),
+		LimitWhat: "engine API: the same container, and curl … > fifo", Goal: "≥ 0.9 ×", Throughput: true,
 	}
 	var memory peaks
 	for i := range 1 + with.runsOr(3) {
-		gantry, err := timed(func() error { return memory.over(r, func() error { return source.stream(ctx, r) }) })
+		gantry, err := timed(func() error { return memory.over(r, func() error { return f.stream(ctx, r) }) })
 		if err != nil {
 			return result, err
 		}
-		limit, err := timed(func() error { return source.bare(ctx, r, fetch) })
+		limit, err := timed(func() error { return f.bare(ctx, r) })
 		if err != nil {
 			return result, err
 		}
@@ -59,7 +51,7 @@ func streamFile(ctx context.Context, r *rig.Rig, with settings) (result measure.
 		}
 	}
 	result.Notes = append(result.Notes, memory.String(), fmt.Sprintf("%.0f MiB/s; limit: %.0f MiB/s",
-		rate(with.streamSize, result.Gantry), rate(with.streamSize, result.Limit)))
+		rate(with.size, result.Gantry), rate(with.size, result.Limit)))
 	return result, nil
 }
 
@@ -69,49 +61,15 @@ func rate(size int64, samples measure.Samples) float64 {
 
 // girderFile is a file that a Girder of this process serves.
 type girderFile struct {
-	sim   *girdersim.Server
-	id    string
-	token string
-	size  int64
-}
-
-func serveFile(r *rig.Rig, size int64) (*girderFile, error) {
-	sim, err := girdersim.Start(girdersim.Options{Dir: filepath.Join(r.Folder(), "girder-sim")})
-	if err != nil {
-		return nil, err
-	}
-	f := &girderFile{sim: sim, size: size}
-	if err := f.create(); err != nil {
-		return nil, errors.Join(err, sim.Close())
-	}
-	return f, nil
-}
-
-func (f *girderFile) create() error {
-	user, err := f.sim.CreateUser("bench", "bench-password")
-	if err != nil {
-		return err
-	}
-	if f.token, err = f.sim.UserToken(user.ID, girdersim.ScopeUser); err != nil {
-		return err
-	}
-	folder, err := f.sim.CreateFolder(user.ID, "bench", false)
-	if err != nil {
-		return err
-	}
-	item, err := f.sim.CreateItem(folder.ID, "bench")
-	if err != nil {
-		return err
-	}
-	file, err := f.sim.AddFile(item.ID, "big", io.LimitReader(rand.NewChaCha8([32]byte{}), f.size))
-	f.id = file.ID
-	return err
+	*girder
+	id   string
+	size int64
 }
 
 // stream is Gantry's way.
-func (f *girderFile) stream(ctx context.Context, r *rig.Rig) error {
+func (f girderFile) stream(ctx context.Context, r *rig.Rig) error {
 	task := rig.Task("sh", "-c", reader, "sh")
-	task.Girder = &contracts.Girder{APIURL: f.sim.APIURL(), Token: contracts.Secret(f.token)}
+	task.Girder = f.access()
 	task.Docker.Args = append(task.Docker.Args,
 		contracts.Arg{Transform: &contracts.Connect{
 			Input:  contracts.Endpoint{Transform: &contracts.GirderFileStream{ID: f.id}},
@@ -121,41 +79,18 @@ func (f *girderFile) stream(ctx context.Context, r *rig.Rig) error {
 	return r.Run(ctx, task)
 }
 
-// bare is the engine's own calls and one client that fetches the file.
-func (f *girderFile) bare(ctx context.Context, r *rig.Rig, fetch func(ctx context.Context, url, token, fifo string) error) error {
+// bare is the engine's own calls and curl, which fetches the file.
+func (f girderFile) bare(ctx context.Context, r *rig.Rig) error {
 	var fifo string
 	return r.BareWith(ctx, func(folder string) error {
 		fifo = filepath.Join(folder, "in")
 		return unix.Mkfifo(fifo, 0o666)
 	}, func(string) error {
-		return fetch(ctx, f.sim.APIURL()+"/file/"+f.id+"/download", f.token, fifo)
+		var c transfers
+		c.to(f.girder)
+		c.set("url", f.download(f.id))
+		c.set("output", fifo)
+		_, _, err := c.run(ctx)
+		return err
 	}, "sh", "-c", reader, "sh", rig.Mounted("in"), fmt.Sprint(f.size/block))
-}
-
-func curl(ctx context.Context, url, token, fifo string) error {
-	cmd := exec.CommandContext(ctx, "sh", "-c", `exec curl -sSf -H "Girder-Token: $1" "$2" >"$3"`, "sh", token, url, fifo)
-	cmd.Stderr = os.Stderr
-	return cmd.Run()
-}
-
-func get(ctx context.Context, url, token, fifo string) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Girder-Token", token)
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close() //nolint:errcheck // only read
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("get %s: %s", url, response.Status)
-	}
-	pipe, err := os.OpenFile(fifo, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(pipe, response.Body)
-	return errors.Join(err, pipe.Close())
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strings"
 
 	"github.com/docker/go-units"
@@ -13,37 +12,36 @@ import (
 // Memory is how much memory a process has resident, and had at most.
 type Memory struct{ Now, Peak int64 }
 
-// Memories are those of the rig's processes.
-type Memories struct {
-	Services Memory // of all Gantry's services together
-	NATS     Memory // of the server, with what it has in its caches
+// Usage is what one of the rig's processes takes.
+type Usage struct {
+	Name string
+	Memory
 }
 
 // ForgetPeaks makes what the processes have now their peaks.
 func (r *Rig) ForgetPeaks() error {
 	var errs []error
-	for _, process := range []*exec.Cmd{r.gantry, r.nats} {
-		errs = append(errs, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", process.Process.Pid), []byte("5"), 0))
+	for _, p := range r.processes {
+		errs = append(errs, os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", p.cmd.Process.Pid), []byte("5"), 0))
 	}
 	return errors.Join(errs...)
 }
 
-// Memories reads what the kernel says.
-func (r *Rig) Memories() (Memories, error) {
-	services, err := memoryOf(r.gantry)
-	if err != nil {
-		return Memories{}, err
+// Memories reads what the kernel says of each process, in the order of their start.
+func (r *Rig) Memories() ([]Usage, error) {
+	var all []Usage
+	for _, p := range r.processes {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+		if err != nil {
+			return nil, err
+		}
+		memory, err := parseMemory(string(status))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		all = append(all, Usage{p.name, memory})
 	}
-	nats, err := memoryOf(r.nats)
-	return Memories{Services: services, NATS: nats}, err
-}
-
-func memoryOf(process *exec.Cmd) (Memory, error) {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", process.Process.Pid))
-	if err != nil {
-		return Memory{}, err
-	}
-	return parseMemory(string(status))
+	return all, nil
 }
 
 func parseMemory(status string) (m Memory, err error) {

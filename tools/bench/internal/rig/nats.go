@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -30,11 +29,12 @@ func (r *Rig) startNATS(program string) (string, error) {
 	if err := os.WriteFile(config, fmt.Appendf(nil, natsConfig, dir, dir), 0o600); err != nil {
 		return "", err
 	}
-	r.nats = exec.Command(program, "--config", config, "--log", filepath.Join(dir, "nats.log"))
-	if err := r.nats.Start(); err != nil {
-		return "", fmt.Errorf("start %s: %w", program, err)
+	log := filepath.Join(dir, "nats.log")
+	server, err := r.run(natsServer, program, log, []string{"--config", config}, nil)
+	if err != nil {
+		return "", err
 	}
-	ports := filepath.Join(dir, fmt.Sprintf("%s_%d.ports", filepath.Base(program), r.nats.Process.Pid))
+	ports := filepath.Join(dir, fmt.Sprintf("%s_%d.ports", filepath.Base(program), server.cmd.Process.Pid))
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		data, err := os.ReadFile(ports)
 		if err != nil {
@@ -47,5 +47,5 @@ func (r *Rig) startNATS(program string) (string, error) {
 			return found.NATS[0], nil
 		}
 	}
-	return "", errors.Join(errors.New("nats-server is not ready after 10 s"), r.tail(filepath.Join(dir, "nats.log")))
+	return "", errors.Join(errors.New("nats-server is not ready after 10 s"), tail(natsServer, log))
 }
