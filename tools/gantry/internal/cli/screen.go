@@ -24,8 +24,12 @@ const (
 // redrawEvery is how often the moving line is drawn while nothing happens.
 const redrawEvery = 200 * time.Millisecond
 
-// eraseLine takes the moving line off the terminal.
-const eraseLine = "\r\x1b[K"
+const (
+	// eraseRest takes off the terminal what follows on the line.
+	eraseRest = "\x1b[K"
+	// eraseLine takes the moving line off the terminal.
+	eraseLine = "\r" + eraseRest
+)
 
 // screen shows a job that is being followed: its log, byte by byte, and below
 // it one line that moves (on a terminal) or now and then a line of words.
@@ -165,7 +169,8 @@ func (s *screen) draw() {
 	if !s.moves || s.midLine {
 		return
 	}
-	_, _ = io.WriteString(s.env.Stderr, eraseLine+show.LiveLine(s.live, now(), s.env.ErrStyle())) // only a picture
+	// Over the one before, whose rest goes then: a line that is erased first flickers.
+	_, _ = io.WriteString(s.env.Stderr, "\r"+show.LiveLine(s.live, now(), s.env.ErrStyle())+eraseRest) // only a picture
 	s.drawn = true
 }
 

@@ -88,7 +88,7 @@ func TestDemo(t *testing.T) {
 	}
 	for _, want := range []string{
 		"was downloaded from Girder", "| rows  961 to 1024 inverted", "running  [",
-		"mountains-inverted.pgm (1.05MB) is in the item", "INACTIVE → RUNNING → SUCCESS",
+		"mountains-inverted.pgm (1.0 MB) is in the item", "INACTIVE → RUNNING → SUCCESS",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in the output:\n%s", want, &out)

@@ -115,6 +115,20 @@ func TestWhatTasksMayUseReachesTheExecutor(t *testing.T) {
 	}
 }
 
+// TestVariablesReachTheServices: what has no flag of `gantry up` is taken from them.
+func TestVariablesReachTheServices(t *testing.T) {
+	for variable, option := range map[string]string{
+		"GANTRY_CACHE_SIZE": "--cache-size", "GANTRY_RATE_LIMIT": "--rate-limit", "GANTRY_SESSION_FILES": "--session-files",
+	} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv(variable, "plenty")
+			if err := local.Run(t.Context(), config(t)); err == nil || !strings.Contains(err.Error(), option) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
 func TestJoinedServerIsAnnounced(t *testing.T) {
 	t.Parallel()
 	server, err := natsserver.Start(natsserver.Options{Dir: t.TempDir(), Log: zerolog.Nop()})

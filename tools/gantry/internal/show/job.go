@@ -52,7 +52,7 @@ func facts(job *contracts.Job, away bool, now time.Time, s Style) [][]string {
 	if away {
 		add("", s.Warn(absence(job)))
 	}
-	add("Phase", phase(job))
+	add("Phase", phase(job, away))
 	add("Progress", progress(job))
 	add("Girder", mirror(job.Girder))
 	add("Submitted", moment(job.SubmittedAt, now))
@@ -120,11 +120,17 @@ func absence(job *contracts.Job) string {
 
 func clipID(id string) string { return id[:min(len(id), 12)] }
 
-func phase(job *contracts.Job) string {
-	if job.Phase == nil || job.Status.Terminal() {
+// phase says what a job is busy with. Of one whose executor is away nobody knows
+// whether anything moves.
+func phase(job *contracts.Job, away bool) string {
+	if !tells(job.Phase, job.Status) {
 		return ""
 	}
-	return phaseText(job.Phase)
+	now := *job.Phase
+	if away {
+		now.Rate = 0
+	}
+	return phaseText(&now)
 }
 
 func progress(job *contracts.Job) string {

@@ -3,6 +3,7 @@ package show
 import (
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 	"time"
@@ -42,10 +43,25 @@ const (
 	plainBarWidth = 20
 )
 
-// Bar draws a percentage.
-func Bar(percent int, s Style) string {
-	full := barWidth * percent / 100
-	return s.paint(cyan, strings.Repeat("█", full)) + s.Dim(strings.Repeat("░", barWidth-full))
+// barOf is how wide a bar is on a terminal: where much else is to be said, there
+// is none on a narrow one.
+func barOf(width int, muchElse bool) int {
+	switch {
+	case width == 0 || width >= 120:
+		return barWidth
+	case muchElse && width < 100 || width < 60:
+		return 0
+	case muchElse:
+		return barWidth / 2
+	default:
+		return barWidth
+	}
+}
+
+// Bar draws a percentage in so many columns.
+func Bar(percent, width int, s Style) string {
+	full := width * percent / 100
+	return s.paint(cyan, strings.Repeat("█", full)) + s.Dim(strings.Repeat("░", width-full))
 }
 
 var spinner = []rune("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏")
@@ -57,47 +73,76 @@ const spinnerStep = 100 * time.Millisecond
 // does, a bar, its own words, and the time. It fits into the terminal's width.
 func LiveLine(l Live, now time.Time, s Style) string {
 	elapsed := now.Sub(l.Since)
-	picture := string(spinner[int(elapsed/spinnerStep)%len(spinner)])
+	head := s.paint(cyan, string(spinner[int(elapsed/spinnerStep)%len(spinner)])) + " "
+	taken := len("x ")
+	if at, known := l.percent(); known {
+		if width := barOf(s.Width, l.inPhase()); width > 0 {
+			head += Bar(at, width, s) + " "
+			taken += width + len(" ")
+		}
+		head += fmt.Sprintf("%3d%%  ", at)
+		taken += len("100%  ")
+	}
+	clock := fmt.Sprintf("%d:%02d", int(elapsed.Minutes()), int(elapsed.Seconds())%60)
+	taken += len("  ") + len(clock)
+	columns := math.MaxInt
+	if s.Width > 0 {
+		columns = max(s.Width-1-taken, 8)
+	}
+	return head + l.words(columns) + "  " + s.Dim(clock)
+}
+
+// words says what goes on, in so many columns.
+func (l Live) words(columns int) string {
+	if l.inPhase() {
+		again := l.again()
+		return clip(fitted(l.Phase, columns-cellsOf(again))+again, columns)
+	}
 	words := l.doing()
-	at, known := l.percent()
 	if message := l.message(); message != "" {
 		words += "  " + message
 	}
-	// spinner, bar, percentage and time have a fixed width
-	taken := len("x ") + len("  000:00")
-	if known {
-		taken += barWidth + len("  100%  ")
-	}
-	if s.Width > 0 {
-		words = clip(words, max(s.Width-1-taken, 8))
-	}
-	line := s.paint(cyan, picture) + " "
-	if known {
-		line += fmt.Sprintf("%s %3d%%  ", Bar(at, s), at)
-	}
-	clock := fmt.Sprintf("%d:%02d", int(elapsed.Minutes()), int(elapsed.Seconds())%60)
-	return line + words + "  " + s.Dim(clock)
+	return clip(words, columns)
 }
 
 // PlainLine says the same in words, for logs. Lines that differ by little have
 // the same key, so that a caller prints one of them.
 func PlainLine(l Live) (line, key string) {
-	line = l.doing()
 	keys := []string{string(l.Status), fmt.Sprint(l.Attempt)}
 	if l.inPhase() {
-		keys = append(keys, string(l.Phase.Phase), l.Phase.What)
+		keys = append(keys, string(l.Phase.Phase))
 	}
-	if at, known := l.percent(); known {
+	at, known := l.percent()
+	bar := ""
+	if known {
 		full := plainBarWidth * at / 100
-		line += fmt.Sprintf("  [%s%s] %d%%", strings.Repeat("#", full), strings.Repeat("-", plainBarWidth-full), at)
+		bar = fmt.Sprintf("  [%s%s] %d%%", strings.Repeat("#", full), strings.Repeat("-", plainBarWidth-full), at)
 		keys = append(keys, fmt.Sprint(at/10))
-	} else {
+	}
+	switch {
+	case l.inPhase() && known:
+		return l.doing() + bar + "  " + farOf(l.Phase), strings.Join(keys, "/")
+	case l.inPhase():
+		words := strings.Join(nonEmpty(l.doing(), farOf(l.Phase)), "  ")
+		// Each time that there is twice as much: nobody knows how much it will be.
+		return words, strings.Join(append(keys, fmt.Sprint(bits.Len64(uint64(max(l.Phase.Bytes, 0)>>plainStep)))), "/")
+	case !known:
 		keys = append(keys, l.message())
 	}
-	if message := l.message(); message != "" {
-		line += "  " + message
-	}
-	return line, strings.Join(keys, "/")
+	return strings.Join(nonEmpty(l.doing()+bar, l.message()), "  "), strings.Join(keys, "/")
+}
+
+// plainStep is from how many bytes on, as a power of two, a plain line tells of a
+// movement without a known end.
+const plainStep = 26
+
+func farOf(p *contracts.Phase) string {
+	words := phaseWords(p)
+	return strings.Join(nonEmpty(words.Amount, words.Rate, words.Left), "  ")
+}
+
+func nonEmpty(parts ...string) []string {
+	return slices.DeleteFunc(parts, func(part string) bool { return part == "" })
 }
 
 // doing is the status, or the phase where it says more.
@@ -108,41 +153,30 @@ func (l Live) doing() string {
 		words = "submitted"
 	case l.Status == contracts.StatusQueued:
 		words = "queued, waiting for an executor"
+	case l.Status == contracts.StatusClaimed && l.Phase != nil && l.Phase.Phase == contracts.PhaseRunning:
+		words = "starting" // the entry follows
+	case l.Status == contracts.StatusPushing && !l.inPhase(): // the note follows
+		words = phaseWords(&contracts.Phase{Phase: contracts.PhasePushingOutput}).Doing
 	case l.inPhase():
-		words = phaseText(l.Phase)
+		phase := phaseWords(l.Phase)
+		words = strings.TrimSpace(phase.Doing + " " + phase.What)
 	}
+	return words + l.again()
+}
+
+// again says that it is not the first attempt.
+func (l Live) again() string {
 	if l.Attempt > 1 {
-		words += fmt.Sprintf(" (attempt %d)", l.Attempt)
+		return fmt.Sprintf(" (attempt %d)", l.Attempt)
 	}
-	return words
+	return ""
 }
 
-// phasesOf are the phases that go with a status. Notes come on another way than
-// the life, so the last one may be of an earlier status, or of a later one.
-var phasesOf = map[contracts.Status][]contracts.PhaseName{
-	contracts.StatusClaimed: {contracts.PhasePulling, contracts.PhaseFetchingInput},
-	contracts.StatusPushing: {contracts.PhasePushingOutput},
-}
-
-// inPhase reports whether the phase says more than the status.
-func (l Live) inPhase() bool {
-	return l.Phase != nil && slices.Contains(phasesOf[l.Status], l.Phase.Phase)
-}
+func (l Live) inPhase() bool { return tells(l.Phase, l.Status) }
 
 // runs reports whether what the task says of itself is of interest.
 func (l Live) runs() bool {
-	return l.Progress != nil && (l.Status == contracts.StatusRunning || l.Status == contracts.StatusCanceling)
-}
-
-func phaseText(p *contracts.Phase) string {
-	words := strings.ReplaceAll(Clean(string(p.Phase)), "_", " ")
-	if p.What != "" {
-		words += " " + Clean(p.What)
-	}
-	if p.Of > 0 {
-		words += fmt.Sprintf(" (%s of %s)", Bytes(p.Bytes), Bytes(p.Of))
-	}
-	return words
+	return l.Progress != nil && !l.inPhase() && (l.Status == contracts.StatusRunning || l.Status == contracts.StatusCanceling)
 }
 
 // percent is the task's own progress while it runs, else the phase's.
@@ -151,7 +185,7 @@ func (l Live) percent() (int, bool) {
 	case l.runs():
 		return Percent(l.Progress)
 	case l.inPhase():
-		return percent(float64(l.Phase.Bytes), float64(l.Phase.Of))
+		return phasePercent(l.Phase)
 	default:
 		return 0, false
 	}

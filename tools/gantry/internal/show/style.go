@@ -11,9 +11,10 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/docker/go-units"
+	"github.com/jedib0t/go-pretty/v6/text"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/phrase"
 )
 
 // Style says what the reader's terminal can do.
@@ -91,13 +92,30 @@ func cleanLines(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-// clip shortens text to at most width characters.
-func clip(text string, width int) string {
-	runes := []rune(text)
-	if len(runes) <= width {
-		return text
+// cellsOf is how many columns a text takes on a terminal.
+func cellsOf(line string) int {
+	cells := 0
+	for _, r := range line {
+		cells += text.RuneWidth(r)
 	}
-	return string(runes[:max(width-1, 0)]) + "…"
+	return cells
+}
+
+// clip shortens a text to at most so many columns.
+func clip(line string, columns int) string {
+	switch {
+	case cellsOf(line) <= columns:
+		return line
+	case columns < 1:
+		return ""
+	}
+	cells := 0
+	for i, r := range line {
+		if cells += text.RuneWidth(r); cells >= columns {
+			return line[:i] + "…"
+		}
+	}
+	return line
 }
 
 // Duration writes a length of time as a person would say it.
@@ -133,7 +151,7 @@ func ago(t, now time.Time) string {
 }
 
 // Bytes writes a number of bytes with a unit.
-func Bytes(n int64) string { return units.HumanSizeWithPrecision(float64(n), 3) }
+func Bytes(n int64) string { return phrase.Bytes(n) }
 
 // Count writes a number with its noun: 1 slot, 2 slots.
 func Count(n int, noun string) string {

@@ -67,7 +67,7 @@ func Jobs(list *contracts.JobList, now time.Time, s Style) string {
 	return out
 }
 
-// jobProgress is one word: a percentage, the phase, or the exit code.
+// jobProgress is brief: the phase, a percentage, or the exit code.
 func jobProgress(job *contracts.Job) string {
 	switch {
 	case job.Status.Terminal() && job.ExitCode != nil:
@@ -75,11 +75,11 @@ func jobProgress(job *contracts.Job) string {
 	case job.Status.Terminal():
 		return "-"
 	}
+	if tells(job.Phase, job.Status) {
+		return phaseBrief(job.Phase)
+	}
 	if percent, ok := Percent(job.Progress); ok {
 		return strconv.Itoa(percent) + "%"
-	}
-	if job.Phase != nil {
-		return Clean(string(job.Phase.Phase))
 	}
 	return "-"
 }
