@@ -31,8 +31,9 @@ func permissive() map[string]string {
 }
 
 func TestMain(m *testing.M) {
-	defer os.RemoveAll(filepath.Dir(authority.file)) //nolint:errcheck // it is temporary
-	os.Exit(setup.Main(m, &shared))
+	code := setup.Main(m, &shared)
+	_ = os.RemoveAll(filepath.Dir(authority.file)) // it is temporary
+	os.Exit(code)
 }
 
 // stage is a running Gantry in the hands of one test.

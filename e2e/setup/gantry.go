@@ -40,6 +40,10 @@ type Config struct {
 	NodeUser *User
 	// Up runs everything as `gantry up`, in one process.
 	Up bool
+	// Gate puts a gate between the transfers and Girder.
+	Gate bool
+	// Girder says what the simulated Girder is like.
+	Girder girdersim.Options
 }
 
 // Gantry is a running Gantry with all that it needs.
@@ -48,6 +52,8 @@ type Gantry struct {
 	T      testing.TB
 	Engine *Engine
 	Girder *Girder
+	// Gate is between the transfers and Girder, if there was to be one.
+	Gate *Gate
 	// NATS and the services by name; with Config.Up only the one process. The
 	// first node's executor and transfer are among the services.
 	NATS     *Process
@@ -64,8 +70,11 @@ type Gantry struct {
 	URL, Token string
 
 	ctx context.Context
-	cli []string // arguments and environment of the command line
-	env []string
+	// mayLose is how many uploads may be left, operator the token to list them.
+	mayLose  int
+	operator string
+	cli      []string // arguments and environment of the command line
+	env      []string
 }
 
 // patience bounds everything that a test waits for: it is no measurement.
@@ -75,7 +84,7 @@ const patience = 4 * time.Minute
 // but for those that are on hold.
 func Start(t testing.TB, cfg Config) *Gantry {
 	t.Helper()
-	g := &Gantry{T: t, Girder: startGirder(t), Dir: t.TempDir(), Services: map[string]*Process{}}
+	g := &Gantry{T: t, Girder: startGirder(t, cfg.Girder), Dir: t.TempDir(), Services: map[string]*Process{}}
 	var cancel context.CancelFunc
 	if cfg.Patience == 0 {
 		cfg.Patience = patience
@@ -106,6 +115,9 @@ func (g *Gantry) startServices(cfg Config) {
 		"GANTRY_NATS_URL": g.URL, "GANTRY_NATS_TOKEN": g.Token, "GANTRY_LOG_LEVEL": "debug", "GANTRY_SLOTS": fmt.Sprint(cfg.Slots),
 	}
 	maps.Copy(env, cfg.Env)
+	if cfg.Gate {
+		g.Gate = startGate(g.T, g.Girder.APIURL())
+	}
 	g.Services[Tracker] = newProcess(g.T, g.Dir, Tracker, program(Tracker), environment(env))
 	if len(cfg.Nodes) == 0 {
 		cfg.Nodes = []NodeConfig{{DockerHost: cfg.DockerHost}}
@@ -201,10 +213,11 @@ func (g *Gantry) connect(cfg client.Config) {
 // Context ends when the test has waited for too long.
 func (g *Gantry) Context() context.Context { return g.ctx }
 
-// Background starts a command line that goes on; its log has both outputs.
+// Background starts a command line and lets it go on; its log has both outputs.
 func (g *Gantry) Background(args ...string) *Process {
 	g.T.Helper()
 	p := newProcess(g.T, g.Dir, "gantry-"+args[0], program(gantry), g.env, append(slices.Clone(g.cli), args...)...)
+	p.ends = true
 	p.Start()
 	return p
 }

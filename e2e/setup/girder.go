@@ -26,9 +26,9 @@ type Girder struct {
 	DataAccess, JobAccess, Login string
 }
 
-func startGirder(t testing.TB) *Girder {
+func startGirder(t testing.TB, options girdersim.Options) *Girder {
 	t.Helper()
-	sim, err := girdersim.Start(girdersim.Options{})
+	sim, err := girdersim.Start(options)
 	if err != nil {
 		t.Fatalf("start Girder: %v", err)
 	}

@@ -20,6 +20,9 @@ type NodeConfig struct {
 	Env map[string]string
 	// Proxied puts a network that can be cut between the executor and NATS.
 	Proxied bool
+	// Disk gives the work folder a disk of its own with so many bytes, which
+	// needs root; that of the test if 0.
+	Disk int64
 }
 
 // Node is a node: a work folder, with the executor and the transfer that share it.
@@ -39,13 +42,20 @@ func (g *Gantry) addNode(cfg NodeConfig, env map[string]string) *Node {
 		suffix = fmt.Sprintf("-%d", n+1)
 	}
 	node := &Node{WorkRoot: filepath.Join(g.Dir, "work"+suffix), Engine: g.engine(cfg.DockerHost)}
+	if cfg.Disk > 0 {
+		mountDisk(g.T, node.WorkRoot, cfg.Disk)
+	}
 	env = maps.Clone(env)
 	env["GANTRY_WORK_ROOT"] = node.WorkRoot
 	if cfg.DockerHost != "" {
 		env["DOCKER_HOST"] = cfg.DockerHost
 	}
 	maps.Copy(env, cfg.Env)
-	node.Transfer = newProcess(g.T, g.Dir, Transfer+suffix, program(Transfer), environment(env))
+	ofTransfer := maps.Clone(env)
+	if g.Gate != nil {
+		ofTransfer["GANTRY_GIRDER_API_URL"] = g.Gate.URL
+	}
+	node.Transfer = newProcess(g.T, g.Dir, Transfer+suffix, program(Transfer), environment(ofTransfer))
 	if cfg.Proxied {
 		node.Network = startNetwork(g.T, g.URL)
 		env["GANTRY_NATS_URL"] = node.Network.URL

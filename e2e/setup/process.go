@@ -31,17 +31,23 @@ type Process struct {
 	isolated bool
 	// user is whose process it is, the test's own user's if nil.
 	user *User
+	// ends says that the process is one that ends by itself.
+	ends bool
+	// columns are those of the terminal that it has, 0 for none.
+	columns int
 	// health is where it answers whether it is ready, empty for nowhere.
 	health string
 
 	mu      sync.Mutex // guards what follows
 	run     *run       // nil while nothing runs
+	last    *run       // the one that was started last
 	started time.Time
 }
 
 // run is one life of a process.
 type run struct {
 	cmd      *exec.Cmd
+	terminal *terminal // or nil
 	output   *output
 	ended    chan struct{}
 	expected bool // told to end
@@ -90,25 +96,37 @@ func (p *Process) Start() {
 	}
 	both := io.MultiWriter(log, r.output)
 	r.cmd.Stdout, r.cmd.Stderr = both, both
+	if p.columns > 0 {
+		if r.terminal, err = openTerminal(p.columns, both); err != nil {
+			p.t.Fatalf("open a terminal for %s: %v", p.Name, err)
+		}
+		r.cmd.Stdout, r.cmd.Stderr = r.terminal.program, r.terminal.program
+	}
 	r.cmd.WaitDelay = 5 * time.Second // a child that lives on has its output too
 	p.started = time.Now()
 	if err := r.cmd.Start(); err != nil {
 		p.t.Fatalf("start %s: %v", p.Name, errors.Join(err, log.Close()))
 	}
-	p.run = r
+	if r.terminal != nil {
+		_ = r.terminal.program.Close() // the process has it
+	}
+	p.run, p.last = r, r
 	go p.watch(r, log)
 }
 
 // watch waits for the end of a run. Whoever stops the process waits for it.
 func (p *Process) watch(r *run, log *os.File) {
 	err := r.cmd.Wait()
+	if r.terminal != nil {
+		<-r.terminal.copied
+	}
 	p.mu.Lock()
 	expected := r.expected
 	if p.run == r {
 		p.run = nil
 	}
 	p.mu.Unlock()
-	if !expected {
+	if !expected && !p.ends {
 		p.t.Errorf("%s ended by itself: %v", p.Name, err)
 	}
 	if err := log.Close(); err != nil {
@@ -124,6 +142,21 @@ func (p *Process) Kill() { p.end(syscall.SIGKILL) }
 // Stop ends the process with SIGTERM, waits for its end and returns its exit
 // code, -1 for one that a signal ended or that did not run.
 func (p *Process) Stop() int { return p.end(syscall.SIGTERM) }
+
+// AwaitEnd waits until a process that ends by itself has done so, and returns its
+// exit code.
+func (p *Process) AwaitEnd(ctx context.Context) int {
+	p.t.Helper()
+	p.mu.Lock()
+	r := p.last
+	p.mu.Unlock()
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		p.t.Fatalf("%s does not end", p.Name)
+	}
+	return r.cmd.ProcessState.ExitCode()
+}
 
 // Goroutines ends the process with SIGQUIT, at which a Go program tells what each
 // of its goroutines does, and returns how many there are.
