@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Makes sure that a Docker engine answers: ensure-docker.sh [compose] [busybox]
+# Makes sure that a Docker engine answers: ensure-docker.sh [compose] [busybox] [curl]
 #
 # Where one answers, nothing is done. Else Debian's packages are installed (apt,
 # as root or with sudo) and the engine is started, detached from this script.
 # With "compose", docker-compose is made sure of as well, with "busybox" a static
-# busybox, of which the tests make their image. Each step is one line; where
-# something cannot be done, one sentence says what to do instead.
+# busybox, of which the tests make their image, with "curl" the curl that benchmarks
+# compare with. Each step is one line; where something cannot be done, one sentence
+# says what to do instead.
 set -euo pipefail
 
 log=/tmp/gantry-dockerd.log
@@ -101,6 +102,11 @@ ensure_busybox() {
 	is_static_busybox || die "busybox is not a static program: install Debian's busybox-static."
 }
 
+ensure_curl() {
+	command -v curl >/dev/null || install curl
+	command -v curl >/dev/null || die "there is no curl: install it and run this again."
+}
+
 # One at a time: several make targets may need the engine. The daemon does not
 # keep the lock: it is started without this descriptor.
 exec 9>"/tmp/gantry-ensure-docker.$(id -u).lock"
@@ -108,8 +114,8 @@ flock 9
 ensure_engine
 for also in "$@"; do
 	case $also in
-	compose | busybox) "ensure_$also" ;;
-	*) die "knows compose and busybox, not '$also'." ;;
+	compose | busybox | curl) "ensure_$also" ;;
+	*) die "knows compose, busybox and curl, not '$also'." ;;
 	esac
 done
 say "Docker $(docker version --format '{{.Server.Version}}') answers"
