@@ -125,7 +125,7 @@ func TestWorkHoldsTheLease(t *testing.T) {
 	t.Parallel()
 	server := natstest.Start(t)
 	b := open(t, server, "a")
-	short := contracts.Consumer{Stream: contracts.StreamTransfers, Durable: "short", Filters: []string{contracts.TransferAll}, AckWait: 300 * time.Millisecond}
+	short := contracts.Consumer{Stream: contracts.StreamTransfers, Durable: "short", Filters: []string{contracts.TransferAll}, AckWait: 3 * time.Second}
 	if _, err := b.ApplyConsumer(t.Context(), short); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestWorkHoldsTheLease(t *testing.T) {
 	var calls atomic.Int32
 	_ = b.Work(ctx, short, 2, func(context.Context, *bus.Message) error {
 		calls.Add(1)
-		outlast(4 * short.AckWait)
+		outlast(2 * short.AckWait)
 		cancel()
 		return nil
 	})
