@@ -77,6 +77,7 @@ func TestSessionIsRefused(t *testing.T) {
 		`{"cert":["/a","` + pemCert + `"]}`: "girder.session.cert[1]: has no private key",
 		`{"cert":["/a","-----BEGIN ENCRYPTED PRIVATE KEY-----"]}`: "girder.session.cert[1]: has an encrypted key",
 		`{"cert":["secret:io/x","/b"]}`:                           "girder.session.cert[0]: starts with",
+		`{"verify":"secret:io/x"}`:                                "girder.session.verify: starts with",
 		`{"cert":"secret:io/x"}`:                                  "girder.session.cert: starts with",
 		`{"proxies":"http://hidden-proxy"}`:                       "girder.session.proxies: a string found where an object is wanted",
 		`{"proxies":{"https":5}}`:                                 "girder.session.proxies.https: a number found",

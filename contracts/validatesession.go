@@ -9,6 +9,7 @@ import (
 
 func (v *validator) session(s *GirderSession) {
 	if s.Verify != nil {
+		v.secret(sessionPath+".verify", Secret(s.Verify.Authorities)) // it is none, and would never be resolved
 		v.pem(sessionPath+".verify", s.Verify.Authorities, certificateBlock)
 	}
 	if cert := sessionPath + ".cert"; s.Cert.Key == "" {

@@ -144,6 +144,7 @@ func TestRetryAfterIsHonored(t *testing.T) {
 	for header, want := range map[string]time.Duration{
 		"": 0, "soon": 0, "-3": 0, "12": 12 * time.Second,
 		"Fri, 02 Jan 2026 03:05:05 GMT": time.Minute, "Fri, 02 Jan 2026 03:00:00 GMT": 0,
+		"999999999999": longestRetryAfter, "Fri, 31 Dec 9999 23:59:59 GMT": longestRetryAfter,
 	} {
 		if got := retryAfter(header, now); got != want {
 			t.Errorf("Retry-After %q: %v, want %v", header, got, want)

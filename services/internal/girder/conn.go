@@ -29,7 +29,7 @@ func (c *patientConn) Close() error {
 
 // begin says that another request begins on a connection.
 func begin(on net.Conn) {
-	if secure, ok := on.(*tls.Conn); ok {
+	for secure, ok := on.(*tls.Conn); ok; secure, ok = on.(*tls.Conn) { // two where a proxy speaks TLS, too
 		on = secure.NetConn()
 	}
 	if c, ok := on.(*patientConn); ok {

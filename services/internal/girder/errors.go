@@ -233,7 +233,7 @@ func retryAfter(value string, now time.Time) time.Duration {
 		return time.Duration(min(seconds, int(longestRetryAfter.Seconds()))) * time.Second
 	}
 	if at, err := http.ParseTime(value); err == nil && at.After(now) {
-		return at.Sub(now)
+		return min(at.Sub(now), longestRetryAfter)
 	}
 	return 0
 }

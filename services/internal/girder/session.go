@@ -39,7 +39,7 @@ func newSession(o Options, address string, header http.Header) (*session, error)
 		o.HTTPClient = newHTTPClient(nil, http.ProxyFromEnvironment)
 	}
 	client := *o.HTTPClient
-	client.CheckRedirect = redirects(header, o.Traffic)
+	client.CheckRedirect = redirects(o.HTTPClient, header, o.Traffic)
 	return &session{
 		http: &client, server: server, header: header, retry: o.Retry.withDefaults(), traffic: o.Traffic,
 		idle: cmp.Or(o.Idle, idleDefault), answer: cmp.Or(o.Answer, answerDefault), log: o.Logger,
@@ -126,7 +126,7 @@ func (s *session) send(ctx context.Context, c *call) (*http.Response, error) {
 	watched, cancel := context.WithCancelCause(ctx)
 	w := newWatch(s.idle, cancel)
 	began := time.Now()
-	leave, err := s.traffic.enter(watched, hostKey(s.server), c.movesFile())
+	leave, err := s.traffic.enter(watched, HostKey(s.http, s.server), c.movesFile())
 	if err != nil {
 		w.end()
 		return nil, fmt.Errorf("%s %s: %w", c.method, c.path, err)
@@ -183,7 +183,7 @@ func (s *session) refusal(c *call, resp *http.Response, w *watch) error {
 	if resp.StatusCode/100 == 3 {
 		e.Message = errRedirected.Error() // one that net/http does not follow, for want of a second body
 	}
-	s.traffic.refused(hostKey(resp.Request.URL), e)
+	s.traffic.refused(HostKey(s.http, resp.Request.URL), e)
 	return e
 }
 

@@ -2,6 +2,7 @@ package girder
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -37,11 +38,19 @@ func sessionFault(err error) error {
 	case errors.As(err, &refused):
 		return &SessionError{Field: "proxies", Err: err}
 	case errors.As(err, &untrusted):
-		return &SessionError{Field: "verify", Err: fmt.Errorf("the server's certificate is not trusted: %w", err)}
+		return &SessionError{Field: "verify", Err: fmt.Errorf("the server's certificate is not trusted: %w%s", err, remedy(err))}
 	// What the other end of TLS says has no type, and most of it is about the
 	// connection: only what is about a certificate is ours.
 	case errors.As(err, &alert) && alert.Op == "remote error" && strings.Contains(alert.Err.Error(), "certificate"):
 		return &SessionError{Field: "cert", Err: fmt.Errorf("the server does not accept our certificate: %w", err)}
 	}
 	return err
+}
+
+// remedy says what to do about a certificate whose authority nobody knows.
+func remedy(err error) string {
+	if errors.As(err, new(x509.UnknownAuthorityError)) {
+		return "; set verify to the PEM text of its authority"
+	}
+	return ""
 }

@@ -3,6 +3,7 @@ package girder
 import (
 	"context"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -179,6 +180,7 @@ func (t *Traffic) use(host string) *hostTraffic {
 func (s *sharedTraffic) of(host string) *hostTraffic {
 	h, ok := s.hosts[host]
 	if !ok {
+		maps.DeleteFunc(s.hosts, func(_ string, h *hostTraffic) bool { return h.idle() })
 		h = &hostTraffic{places: semaphore.NewWeighted(s.perHost)}
 		s.hosts[host] = h
 	}
@@ -189,10 +191,12 @@ func (t *Traffic) drop(host string, h *hostTraffic) {
 	t.shared.mu.Lock()
 	defer t.shared.mu.Unlock()
 	h.users--
-	if h.users == 0 && !h.paused.After(time.Now()) {
+	if h.idle() {
 		delete(t.shared.hosts, host)
 	}
 }
+
+func (h *hostTraffic) idle() bool { return h.users == 0 && !h.paused.After(time.Now()) }
 
 // awaitPause waits while the host is not to be asked. Those that waited for the
 // same moment do not come at the same moment.

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/http/httptrace"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gantry-worker/gantry/contracts"
 )
 
 // network answers requests without one, so that time can be the test's.
@@ -307,6 +310,64 @@ func TestRetryAfterPausesTheHost(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What a task's own proxy says of a host is no word of the host.
+func TestAProxyPausesItsOwnUsers(t *testing.T) {
+	t.Parallel()
+	well := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `{"_id":"`+testID+`"}`)
+	}))
+	defer well.Close()
+	busy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Retry-After", "3600")
+		w.WriteHeader(http.StatusTooManyRequests)
+	}))
+	defer busy.Close()
+	clients, traffic := NewClients(ClientLimits{}), NewTraffic(TrafficLimits{PerHost: 1})
+	defer clients.Close()
+	ask := func(session *contracts.GirderSession) error {
+		client, done, err := clients.For(session)
+		if err != nil {
+			return err
+		}
+		defer done()
+		c, err := New(Options{APIURL: well.URL + "/api/v1", HTTPClient: client, Traffic: traffic, Retry: Retry{Total: -1}})
+		if err != nil {
+			return err
+		}
+		_, err = c.GetFile(t.Context(), testID)
+		return err
+	}
+	proxied := &contracts.GirderSession{Proxies: map[string]contracts.Secret{"http": contracts.Secret(busy.URL)}}
+	if err := ask(proxied); !errors.Is(err, ErrRateLimited) {
+		t.Fatal(err)
+	}
+	direct := &contracts.GirderSession{Proxies: map[string]contracts.Secret{"http": ""}}
+	if err := ask(direct); err != nil {
+		t.Error(err)
+	}
+	by := " by " + strings.TrimPrefix(busy.URL, "http://")
+	for host := range traffic.shared.hosts { // of the paused alone
+		if !strings.HasSuffix(host, by) {
+			t.Errorf("%s is paused", host)
+		}
+	}
+}
+
+// A host to which only redirects lead is not remembered for ever.
+func TestHostsAreForgotten(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		traffic := NewTraffic(TrafficLimits{PerHost: 1})
+		for n := range 100 {
+			traffic.refused(fmt.Sprint("store", n), &Error{Status: 503, RetryAfter: time.Second})
+			time.Sleep(longestPause)
+		}
+		if n := len(traffic.shared.hosts); n != 1 {
+			t.Errorf("%d hosts are remembered", n)
+		}
+	})
 }
 
 // Both directions and what goes elsewhere share one rate, and our own slowness is

@@ -47,7 +47,7 @@ func newTransport(config *tls.Config, proxy func(*http.Request) (*url.URL, error
 		IdleConnTimeout:        keepIdle,
 		MaxIdleConnsPerHost:    keepPerHost,
 		WriteBufferSize:        64 << 10,
-		ReadBufferSize:         64 << 10,
+		ReadBufferSize:         16 << 10, // what takes more at a time reads past it
 		OnProxyConnectResponse: checkTunnel,
 	}
 }
@@ -59,7 +59,7 @@ func checkTunnel(_ context.Context, proxy *url.URL, _ *http.Request, answer *htt
 		return nil
 	case http.StatusProxyAuthRequired:
 		return &tunnelRefusal{fmt.Sprintf("the proxy %s wants a user name and a password, which stand in its URL (%s)", proxy.Host, answer.Status)}
-	case http.StatusForbidden, http.StatusUnauthorized, http.StatusMethodNotAllowed:
+	case http.StatusForbidden, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
 		return &tunnelRefusal{fmt.Sprintf("the proxy %s does not let us through (%s)", proxy.Host, answer.Status)}
 	default:
 		return fmt.Errorf("the proxy %s answers %s", proxy.Host, answer.Status)
@@ -73,10 +73,10 @@ var errRedirected = errors.New("the server redirects this request, which would l
 
 const maxRedirects = 5
 
-// redirects returns the policy for requests that carry these headers: they go
-// to the host that was asked and to no other. Files that are links, or that lie
-// in an object store, are redirects to another host.
-func redirects(secret http.Header, traffic *Traffic) func(*http.Request, []*http.Request) error {
+// redirects returns the policy for a client's requests that carry these headers:
+// they go to the host that was asked and to no other. Files that are links, or that
+// lie in an object store, are redirects to another host.
+func redirects(client *http.Client, secret http.Header, traffic *Traffic) func(*http.Request, []*http.Request) error {
 	return func(next *http.Request, via []*http.Request) error {
 		first := via[0]
 		away := func(r *http.Request) bool { return !sameServer(first.URL, r.URL) }
@@ -97,7 +97,7 @@ func redirects(secret http.Header, traffic *Traffic) func(*http.Request, []*http
 		if traffic == nil || !watched {
 			return nil
 		}
-		return w.redirected(func() error { return traffic.pass(next.Context(), hostKey(next.URL)) })
+		return w.redirected(func() error { return traffic.pass(next.Context(), HostKey(client, next.URL)) })
 	}
 }
 
@@ -111,5 +111,18 @@ func sameServer(asked, other *url.URL) bool {
 		portOf(asked) == "80" && portOf(other) == "443"
 }
 
-// hostKey names a host in its [Traffic].
-func hostKey(u *url.URL) string { return net.JoinHostPort(strings.ToLower(u.Hostname()), portOf(u)) }
+// HostKey names who answers a client that asks for a URL: the host, and the proxy
+// before it. What a task's own proxy says, and how slow it is, is not the host's,
+// and nobody else is to wait for it.
+func HostKey(client *http.Client, u *url.URL) string {
+	host := net.JoinHostPort(strings.ToLower(u.Hostname()), portOf(u))
+	transport, ok := client.Transport.(*http.Transport)
+	if !ok || transport.Proxy == nil {
+		return host
+	}
+	proxy, err := transport.Proxy(&http.Request{URL: u})
+	if err != nil || proxy == nil {
+		return host
+	}
+	return host + " by " + proxy.Host // its user and password are nobody's business
+}

@@ -8,6 +8,7 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -58,7 +59,7 @@ func (c Config) Validate() error {
 	case c.GirderPatience <= 0:
 		return config.Invalid("mirror-patience", "must be a positive time such as 168h, is %s", c.GirderPatience)
 	case slices.ContainsFunc(c.SessionFiles, func(folder string) bool { return !filepath.IsAbs(folder) }):
-		return config.Invalid("session-files", "must be absolute paths of folders, has %q", c.SessionFiles)
+		return config.Invalid("session-files", "must be absolute paths of folders, has %q", strings.Join(c.SessionFiles, ","))
 	case c.Retention < 0:
 		return config.Invalid("retention", "must be a time such as 720h, or 0 to keep jobs for ever, is %s", c.Retention)
 	}

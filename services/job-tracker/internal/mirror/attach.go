@@ -151,7 +151,7 @@ func (m *mirror) takeOver(ctx context.Context, info *contracts.GirderJobInfo, se
 			return girder.JobSpec{}, nil, &badTaskError{err}
 		}
 	}
-	host, err := m.manager.hosts.of(url)
+	host, err := m.manager.hosts.of(m.http, url)
 	if err != nil {
 		return girder.JobSpec{}, nil, &badTaskError{err}
 	}
@@ -177,7 +177,7 @@ func (m *mirror) create(ctx context.Context, secrets contracts.Secrets) (girder.
 	if err != nil {
 		return girder.JobSpec{}, nil, &badTaskError{err}
 	}
-	host, err := m.manager.hosts.of(api)
+	host, err := m.manager.hosts.of(m.http, api)
 	if err != nil {
 		return girder.JobSpec{}, nil, &badTaskError{err}
 	}

@@ -1,11 +1,14 @@
 package mirror
 
 import (
+	"net/http"
 	"net/url"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
+
+	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
 const (
@@ -26,18 +29,19 @@ type hosts struct {
 	byName map[string]*host
 }
 
-// of returns the host of a URL.
-func (h *hosts) of(rawURL string) (*host, error) {
+// of returns the host that a client asks for a URL.
+func (h *hosts) of(client *http.Client, rawURL string) (*host, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, err
 	}
+	name := girder.HostKey(client, u)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if known, ok := h.byName[u.Host]; ok {
+	if known, ok := h.byName[name]; ok {
 		return known, nil
 	}
 	made := &host{requests: semaphore.NewWeighted(requestsAtOnce), polls: rate.NewLimiter(pollsPerSecond, 1)}
-	h.byName[u.Host] = made
+	h.byName[name] = made
 	return made, nil
 }
