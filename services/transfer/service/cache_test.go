@@ -170,6 +170,32 @@ func TestAFileIsKeptForFurtherTasks(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptFromAFolderOfTheHost, which others may write to. What is in
+// the cache already goes there.
+func TestNothingIsKeptFromAFolderOfTheHost(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	stop := b.start(b.cached(), quick)
+	file := b.file("in.tif", "pixels")
+	own, other := b.stageIn("in-0", file), b.stageIn("in-1", file)
+	own.Volume = t.TempDir()
+	if result := b.do(own); result.Outcome != contracts.StepDone {
+		t.Errorf("%+v", result)
+	}
+	stop()
+	if entries := b.inCache(); len(entries) != 0 {
+		t.Errorf("in the cache: %v", entries)
+	}
+	b.start(b.cached(), quick)
+	b.do(other)
+	b.nextAttempt()
+	own = b.again(own)
+	own.Volume = t.TempDir()
+	if result := b.do(own); result.Outcome != contracts.StepDone || b.asked("GET", "/download") != 2 {
+		t.Errorf("%+v after %d downloads", result, b.asked("GET", "/download"))
+	}
+}
+
 // TestAGirderReachedOtherwiseIsAnotherOne: what came over a way that a task
 // brought is not given to those who did not bring it.
 func TestAGirderReachedOtherwiseIsAnotherOne(t *testing.T) {

@@ -28,16 +28,21 @@ const (
 // entry. Where Girder or NATS is away, the entry stays and the next sweep tries
 // again, for a day.
 func (w *work) forget(ctx context.Context) {
-	entry, err := w.journal.Find(w.step)
-	if entry == nil && err == nil {
-		return
-	}
-	if err == nil {
-		err = w.clear(ctx, entry)
-	}
+	err := w.forgotten(ctx)
 	if err != nil {
 		zerolog.Ctx(ctx).Warn().Err(err).Msg("what a step left is not cleared away")
 	}
+}
+
+func (w *work) forgotten(ctx context.Context) error {
+	if w.brought { // it left nothing, and may have noted thousands of files
+		return w.journal.Drop(w.step)
+	}
+	entry, err := w.journal.Find(w.step)
+	if entry == nil || err != nil {
+		return err
+	}
+	return w.clear(ctx, entry)
 }
 
 func (w *work) clear(ctx context.Context, entry *journal.Entry) error {

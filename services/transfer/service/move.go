@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -162,13 +163,21 @@ func (w *work) moveKind(ctx context.Context, client *girder.Client) (*contracts.
 			Volume: w.step.Volume, Filename: w.step.Filename, FolderName: w.step.FolderName,
 			Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Memory: w.entry.Memory, Remember: w.entry.Remember,
 			Log: *zerolog.Ctx(ctx), Task: fmt.Sprintf("%s/%d", w.step.Job, w.step.Attempt), Fetches: w.fetches, Girder: w.reach, Cache: w.cache,
+			Exposed: !w.isOwnVolume(),
 		}.Run(ctx)
-		w.found = staged.Found
+		w.found, w.brought = staged.Found, err == nil
 		return &contracts.StepResult{Path: staged.Path, Bytes: staged.Bytes}, err
 	case contracts.StepStageOut:
 		return w.stageOut(ctx, client)
 	}
 	return &contracts.StepResult{}, &taskFault{fmt.Errorf("this transfer does not know the step kind %q", w.step.Kind)}
+}
+
+// isOwnVolume reports whether the volume is the attempt's own, in its folder, where
+// nobody writes before its container runs. A folder of the host is others' too.
+func (w *work) isOwnVolume() bool {
+	own := filepath.Join(w.cfg.WorkRoot, w.step.Folder)
+	return strings.HasPrefix(filepath.Clean(w.step.Volume), own+string(filepath.Separator))
 }
 
 func (w *work) patience() girder.Retry {
@@ -183,7 +192,7 @@ func (w *work) out(ctx context.Context) stage.Out {
 	return stage.Out{
 		Item: girder.ItemID(w.step.ItemID), Folder: girder.FolderID(w.step.FolderID), Volume: w.step.Volume, Path: w.step.Path,
 		Name: w.step.Name, Reference: w.step.Reference, MustExist: w.step.MustExist,
-		Retry: w.patience(), Progress: w.meter.progress, Log: *zerolog.Ctx(ctx),
+		Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Log: *zerolog.Ctx(ctx),
 	}
 }
 

@@ -85,7 +85,8 @@ func run(ctx context.Context, cfg Config, rhythm rhythm) error {
 	log := zerolog.Ctx(ctx).With().Str("node", string(id)).Logger()
 	ctx = log.WithContext(ctx)
 	t := &transfer{
-		cfg: cfg, sizes: sizes, rhythm: rhythm, node: id, fetches: stage.NewFetches(), running: newRunning(), places: newPlaces(cfg.Concurrency, rhythm.place), clients: clients,
+		cfg: cfg, sizes: sizes, rhythm: rhythm, node: id, clients: clients,
+		fetches: stage.NewFetches(), running: newRunning(), places: newPlaces(cfg.Concurrency, rhythm.place),
 		traffic:  girder.NewTraffic(girder.TrafficLimits{PerHost: cfg.GirderConnections, BytesPerSecond: sizes.rate}),
 		unstored: newUnstored(), movers: newMovers(), health: telemetry.NewHealth(), started: time.Now().UTC(),
 	}

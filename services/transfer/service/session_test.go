@@ -1,6 +1,7 @@
 package service
 
 import (
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -53,6 +54,26 @@ func (p *private) session(verify string) *contracts.GirderSession {
 	}
 }
 
+// nothingSecretOnDisk looks through the work folder, with the journal and the volume.
+func (p *private) nothingSecretOnDisk() {
+	p.t.Helper()
+	files := 0
+	p.must(filepath.WalkDir(p.root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		files++
+		text, err := os.ReadFile(path)
+		if strings.Contains(string(text), "PRIVATE KEY") || strings.Contains(string(text), p.token) {
+			p.t.Errorf("%s has a secret in it", path)
+		}
+		return err
+	}))
+	if files == 0 {
+		p.t.Error("there are no files")
+	}
+}
+
 // TestASessionIsUsed by every kind of step, the cancel of an upload included.
 func TestASessionIsUsed(t *testing.T) {
 	t.Parallel()
@@ -96,6 +117,7 @@ func TestUploadsAreCanceledOverTheSession(t *testing.T) {
 	step.Session = p.session(p.authority)
 	p.ask(step)
 	p.awaitRequest(uploadBegun)
+	p.nothingSecretOnDisk()
 	p.must(p.bus.Revoke(t.Context(), contracts.Revoke{Version: 1, Job: job, Terminate: true}))
 	p.await(step)
 	if result := p.result(step); result.Outcome != contracts.StepAborted || p.sim.OpenUploads() != 0 {

@@ -40,7 +40,7 @@ func (t *transfer) take(ctx context.Context, step *contracts.Step) error {
 		return nil
 	}
 	defer leave()
-	work := &work{transfer: t, step: step, meter: t.notes.meter(ctx, step)}
+	work := &work{transfer: t, step: step, meter: t.notes.meter(inside, step)}
 	defer work.release()
 	folder, err := openFolder(t.cfg.WorkRoot, step)
 	if errors.Is(err, os.ErrNotExist) {
@@ -99,6 +99,8 @@ type work struct {
 	done  []func()       // what its clients need is let go
 	reach string         // which Girder they speak to, and how
 	found int64          // bytes that did not have to be fetched
+
+	brought bool // all of what was to be staged in is in its place
 }
 
 // answer gives the executor the step's result: the one that is there, or a new

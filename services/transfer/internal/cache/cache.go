@@ -217,10 +217,13 @@ func (c *Cache) open(e *entry) (*os.File, error) {
 	return c.root.OpenFile(e.name(), os.O_RDONLY|unix.O_NONBLOCK, 0)
 }
 
+// Takes reports whether a file of that size may be kept.
+func (c *Cache) Takes(size int64) bool { return c != nil && size <= c.limit }
+
 // Keep takes in a complete file that was checked, which nobody writes to until
 // Keep returns. Whether it worked is nobody's need.
 func (c *Cache) Keep(ctx context.Context, key Key, from *os.File) {
-	if c == nil || key.Size > c.limit {
+	if !c.Takes(key.Size) {
 		return
 	}
 	e := &entry{id: key.ID(), size: key.Size, temporary: unsettled + contracts.NewToken()}
@@ -319,7 +322,8 @@ func (c *Cache) drop(at *list.Element) {
 }
 
 // GiveWay makes room for so much more on the disk that a file is on, if the
-// cache is on that disk, and reports whether it gave any.
+// cache is on that disk, and reports whether it did. It gives nothing where all
+// of it would not be enough: nobody empties it with a file that has no room anyway.
 func (c *Cache) GiveWay(file *os.File, need int64) bool {
 	if c == nil {
 		return false
@@ -331,13 +335,14 @@ func (c *Cache) GiveWay(file *os.File, need int64) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if need > c.size {
+		return false
+	}
 	gave := int64(0)
 	for last := c.order.Back(); last != nil && gave < need; last = c.order.Back() {
 		gave += last.Value.(*entry).size
 		c.drop(last)
 	}
-	if gave > 0 {
-		c.log.Info().Int64("bytes", gave).Msg("the disk is short, the cache gave way")
-	}
-	return gave > 0
+	c.log.Info().Int64("bytes", gave).Msg("the disk is short, the cache gave way")
+	return gave >= need
 }

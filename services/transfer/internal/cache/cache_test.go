@@ -372,14 +372,14 @@ func TestAFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	for _, left := range []int{2, 0} {
-		need := int64(256 << 10)
-		if left == 0 {
-			need = 1 << 30
-		}
-		if !c.GiveWay(file, need) || there() != left {
-			t.Errorf("%d are there, not %d", there(), left)
-		}
+	if c.GiveWay(file, 3*256<<10+1) || there() != 3 {
+		t.Error("was emptied for nothing")
+	}
+	if !c.GiveWay(file, 1) || there() != 2 {
+		t.Errorf("%d are there, not 2", there())
+	}
+	if !c.GiveWay(file, 256<<10+1) || there() != 0 {
+		t.Errorf("%d are there, not none", there())
 	}
 	if c.GiveWay(file, 1) || c.size != 0 {
 		t.Error("gave what it has not", c.size)

@@ -11,10 +11,12 @@
 package journal
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -110,7 +112,7 @@ func (j *Journal) Close() error { return errors.Join(j.root.Close(), j.lock.Clos
 // goroutines at once, and everything else when nobody does.
 type Entry struct {
 	Step   *contracts.Step
-	Memory stage.Memory
+	Memory stage.Memory // but for downloads that were noted since it was found
 	Began  time.Time
 	// Spooled says that all that a container wrote into the step's pipe is in
 	// its spool: what remains is an upload like any other.
@@ -123,6 +125,14 @@ type Entry struct {
 
 func nameOf(step *contracts.Step) string {
 	return fmt.Sprintf("%s.%d.%s", step.Job, step.Attempt, step.Step)
+}
+
+// Drop removes the entry of a step of which nothing remains to be done, if it has one.
+func (j *Journal) Drop(step *contracts.Step) error {
+	if err := j.root.Remove(nameOf(step)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("drop what is noted of a step: %w", err)
+	}
+	return nil
 }
 
 // Steps returns the steps that have an entry. It only looks: entries may be
@@ -203,18 +213,17 @@ func (e *Entry) read() error {
 		return err
 	}
 	e.Began = info.ModTime()
-	data, err := e.root.ReadFile(e.name)
-	if err != nil {
-		return err
-	}
 	var whole int64
-	for line := range bytes.Lines(data) {
-		if !bytes.HasSuffix(line, []byte("\n")) || !e.take(line) {
-			break
+	for lines := bufio.NewReader(e.notes.file); ; {
+		line, err := lines.ReadBytes('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if err != nil || !e.take(line) {
+			return e.notes.cut(whole) // what comes next begins a line of its own
 		}
 		whole += int64(len(line))
 	}
-	return e.notes.cut(whole) // what comes next begins a line of its own
 }
 
 // take takes in a line and reports whether it could be read.
@@ -252,7 +261,11 @@ func (e *Entry) RememberSpooled() error {
 
 // Remember is a [stage.Remember].
 func (e *Entry) Remember(note stage.Note) error {
-	if err := e.write(note, func() { e.Memory.Add(note) }); err != nil {
+	take := func() { e.Memory.Add(note) }
+	if note.Partial != nil {
+		take = nil // of thousands, and whoever brings them knows: on disk they are for the next process
+	}
+	if err := e.write(note, take); err != nil {
 		return err
 	}
 	if note.Later || note.Pending == nil && note.Begun == nil {

@@ -54,6 +54,7 @@ func TestTheNextProcessKnowsAll(t *testing.T) {
 	root := t.TempDir()
 	j := open(t, root)
 	entry := begin(t, j, "out-0")
+	var want stage.Memory
 	for _, note := range []stage.Note{
 		{Pending: &stage.Pending{Path: "a", ID: "u1", OldID: "f1", OldCreated: "then"}},
 		{Sent: &stage.Sent{Path: "a", Local: stage.Local{Size: 3, ModTime: 4, Inode: 5}, File: contracts.GirderSent{Name: "a", FileID: "f1"}}},
@@ -68,8 +69,8 @@ func TestTheNextProcessKnowsAll(t *testing.T) {
 		if err := entry.Remember(note); err != nil {
 			t.Fatal(err)
 		}
+		want.Add(note)
 	}
-	want := entry.Memory
 	if err := errors.Join(entry.Close(), j.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -86,6 +87,22 @@ func TestTheNextProcessKnowsAll(t *testing.T) {
 	}
 	if entry, err := j.Find(stepOf("out-0")); entry != nil || err != nil || len(steps(t, j)) != 0 {
 		t.Error(entry, err)
+	}
+}
+
+func TestDrop(t *testing.T) {
+	t.Parallel()
+	j := open(t, t.TempDir())
+	if err := errors.Join(begin(t, j, "in-0").Close(), begin(t, j, "in-1").Close()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := j.Drop(stepOf("in-0")); err != nil {
+			t.Error(err)
+		}
+	}
+	if diff := cmp.Diff([]*contracts.Step{stepOf("in-1")}, steps(t, j)); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -52,7 +52,7 @@ func (e *Short) Error() string {
 }
 
 // Missing is how much more room there has to be.
-func (e *Short) Missing() int64 { return e.Need + e.Left - e.Free }
+func (e *Short) Missing() int64 { return e.Need - (e.Free - e.Left) }
 
 // reserving is held from a look at the disk until what was found is taken.
 var reserving sync.Mutex
@@ -78,7 +78,7 @@ func Reserve(file *os.File, size int64) error {
 	if err != nil {
 		return err
 	}
-	if disk.Free < need+disk.Left {
+	if disk.Free-disk.Left < need {
 		return &Short{need, disk}
 	}
 	if size < small {

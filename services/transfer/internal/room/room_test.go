@@ -2,6 +2,7 @@ package room_test
 
 import (
 	"errors"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -64,7 +65,7 @@ func TestReserve(t *testing.T) {
 		t.Error(err, "written bytes take their room twice")
 	}
 	var short *room.Short
-	for _, size := range []int64{21 << 20, 20 << 20, 19<<20 + 1} {
+	for _, size := range []int64{math.MaxInt64, 21 << 20, 20 << 20, 19<<20 + 1} {
 		if err := room.Reserve(file, size); !errors.As(err, &short) || short.Need != size-12<<20 || short.Free != 8<<20 || short.Missing() != size-19<<20 {
 			t.Errorf("%d: %v, %+v", size, err, short)
 		}

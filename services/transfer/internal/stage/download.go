@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/transfer/internal/cache"
@@ -61,6 +62,11 @@ func (d *download) run(ctx context.Context, partial *Partial, leave func()) (Loc
 	return d.whole(*partial)
 }
 
+// longWait is from which wait before the next try on others may try to fetch the
+// file too: else each of them in turn would lose all its patience with a file
+// that cannot be had.
+const longWait = 2 * time.Second
+
 // fill gets all bytes: from this node, if they are there, else from Girder.
 func (d *download) fill(ctx context.Context, leave func()) error {
 	if whole, err := d.copyHere(ctx, leave); whole || err != nil {
@@ -74,9 +80,14 @@ func (d *download) fill(ctx context.Context, leave func()) error {
 		err = d.reserve()
 	}
 	if err == nil {
-		err = d.Retry.Do(ctx, d.waiting, func() (bool, error) { return d.more(ctx) })
+		err = d.Retry.Do(ctx, func(err error, wait time.Duration) {
+			if wait >= longWait {
+				leave()
+			}
+			d.waiting(err, wait)
+		}, func() (bool, error) { return d.more(ctx) })
 	}
-	if err == nil && d.cached(d.doc) {
+	if err == nil && d.kept(d.doc) {
 		d.Cache.Keep(ctx, d.key(d.doc), d.file)
 	}
 	return err
@@ -131,10 +142,7 @@ func (d *download) find() (from *os.File, still func() bool) {
 		return nil, nil
 	}
 	from, at := d.Fetches.find(id)
-	return from, func() bool {
-		info, err := from.Stat()
-		return err == nil && localOf(info) == at.local
-	}
+	return from, func() bool { return at.isAsItWas(from) }
 }
 
 func (d *download) copy(ctx context.Context, from *os.File) error {

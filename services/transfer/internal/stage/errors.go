@@ -35,6 +35,8 @@ var (
 	ErrDenied = errors.New("transfer has no permission for it on this node; files and folders have to be open to every user")
 	// ErrUnservable means that Girder fails to send a file because of its name.
 	ErrUnservable = errors.New("girder cannot send a file whose name has one of these characters, rename it: " + unservable)
+	// ErrTooMany means that a list of Girder has no end, or one that is too far off.
+	ErrTooMany = fmt.Errorf("more than %d entries in one folder or item", mostListed)
 	// ErrChanged means that a file changed while it was uploaded.
 	ErrChanged = errors.New("the file changed while it was uploaded")
 )
@@ -43,7 +45,7 @@ var (
 // or a session that the task brought. Every other error may go away without a change
 // of the task.
 func IsFailure(err error) bool {
-	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrInTheWay, ErrDenied, ErrUnservable, ErrChanged, ErrVanished, volume.ErrSymlink, volume.ErrPath} {
+	for _, own := range []error{ErrLeavesVolume, ErrMissing, ErrNotRegular, ErrBadName, ErrInTheWay, ErrDenied, ErrUnservable, ErrTooMany, ErrChanged, ErrVanished, volume.ErrSymlink, volume.ErrPath} {
 		if errors.Is(err, own) {
 			return true
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
@@ -35,10 +36,25 @@ type turn struct {
 	users int
 }
 
-// placedAt is a file on a volume.
+// placedAt is a file on a volume, as it was when it came there.
 type placedAt struct {
 	volume, path string
-	local        Local
+	state        state
+}
+
+// state tells whether a file was touched at all: other than its size and its
+// times, nobody can set back when it was changed.
+type state struct {
+	Local
+	changed int64 // nanoseconds
+}
+
+func stateOf(info os.FileInfo) state {
+	now := state{Local: localOf(info)}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
+		now.changed = stat.Ctim.Nano()
+	}
+	return now
 }
 
 // NewFetches is for all steps of a process.
@@ -136,15 +152,34 @@ func (f *Fetches) find(id cache.ID) (*os.File, placedAt) {
 		return nil, at
 	}
 	defer root.Close()
-	file, local, err := open(root, at.path)
+	file, _, err := open(root, at.path)
 	if err != nil {
 		return nil, at
 	}
-	if local != at.local {
+	if !at.isAsItWas(file) {
 		_ = file.Close() // it was only read
 		return nil, at
 	}
 	return file, at
+}
+
+func (at placedAt) isAsItWas(file *os.File) bool {
+	info, err := file.Stat()
+	return err == nil && stateOf(info) == at.state
+}
+
+// share lets other steps of the task find a file that is in its place, which has
+// the name in a folder that is open.
+func (s *staging) share(folder *os.Root, name string, doc girder.File, path string, local Local) {
+	id, ok := s.shared(doc)
+	if !ok {
+		return
+	}
+	info, err := folder.Lstat(name)
+	if err != nil || localOf(info) != local { // somebody else has put his own there
+		return
+	}
+	s.Fetches.place(id, placedAt{s.Volume, path, stateOf(info)})
 }
 
 // key is what a file of Girder is known by in the cache.
@@ -163,16 +198,21 @@ func (s *staging) shared(doc girder.File) (id cache.ID, ok bool) {
 	return key.ID(), true
 }
 
-// cached reports whether a file may be in the cache.
+// cached reports whether a file may be found in the cache.
 func (s *staging) cached(doc girder.File) bool {
 	return s.Cache != nil && s.Girder != "" && doc.Size != nil && *doc.Size > 0
+}
+
+// kept reports whether a file goes into the cache when it was fetched.
+func (s *staging) kept(doc girder.File) bool {
+	return s.cached(doc) && !s.Exposed && s.Cache.Takes(*doc.Size)
 }
 
 // turn waits until the file is not fetched for anybody else: on the whole node
 // if they would find it in the cache, else for the same task.
 func (s *staging) turn(ctx context.Context, doc girder.File) (leave func(), err error) {
 	id, ok := s.shared(doc)
-	if s.Fetches != nil && s.cached(doc) {
+	if s.Fetches != nil && s.kept(doc) {
 		id, ok = s.key(doc).ID(), true
 	}
 	if !ok {

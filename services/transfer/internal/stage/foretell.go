@@ -42,7 +42,8 @@ func (s *sending) foretell(files []output) error {
 }
 
 // isSmall reports whether a file is sent so soon that to wait for the disk counts.
-func (s *sending) isSmall(size int64) bool { return size <= min(smallFile, s.Chunk) }
+// An empty one has no upload, whose note would tell whether it did begin.
+func (s *sending) isSmall(size int64) bool { return 0 < size && size <= min(smallFile, s.Chunk) }
 
 // isNoted reports whether an earlier process knew anything of a file.
 func (s *sending) isNoted(path NotedPath) bool {
@@ -66,5 +67,5 @@ func (s *sending) summed(path string) (Begun, error) {
 	if err := content.hashTo(local.Size); err != nil {
 		return Begun{}, err
 	}
-	return Begun{Path: NotedPath(path), Local: local, SHA512: content.checksum()}, nil
+	return Begun{Path: NotedPath(path), Local: local, SHA512: content.checksum(), Boot: boot()}, nil
 }

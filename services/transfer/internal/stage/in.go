@@ -64,6 +64,9 @@ type In struct {
 	// is the task's own way. Files in the Cache are known by it.
 	Girder string
 	Cache  *cache.Cache // nil: there is none
+	// Exposed says that others may write to the volume meanwhile. What is on it is
+	// then not taken for what Girder sent: it does not go into the Cache.
+	Exposed bool
 }
 
 // Staged says where the file, or the folder of files, is.
@@ -215,7 +218,7 @@ func (s *staging) file(ctx context.Context, in *near, path string, doc girder.Fi
 		return 0, s.ended(ctx, string(partial.Temporary), err)
 	}
 	s.isPlaced(path)
-	s.share(doc, path, local)
+	s.share(folder, filepath.Base(path), doc, path, local)
 	return local.Size, nil
 }
 
@@ -225,13 +228,6 @@ func (s *staging) ended(ctx context.Context, temporary string, err error) error 
 		return suspended
 	}
 	return errors.Join(err, remove(s.root, temporary))
-}
-
-// share lets other steps of the task find a file that is in its place.
-func (s *staging) share(doc girder.File, path string, local Local) {
-	if id, ok := s.shared(doc); ok {
-		s.Fetches.place(id, placedAt{s.Volume, path, local})
-	}
 }
 
 func (s *staging) isPlaced(path string) {
@@ -255,7 +251,7 @@ func (s *staging) resume(path string, doc girder.File) (part *Partial, have int6
 		if errors.Is(err, os.ErrNotExist) && old.Whole != nil && (sameRun || !s.many) && isThere(s.root, path, *old.Whole) {
 			s.came(doc.Name, old.Whole.Size, old.Whole.Size, old.Whole.Size)
 			s.isPlaced(path)
-			s.share(doc, path, *old.Whole)
+			s.share(s.root, path, doc, path, *old.Whole)
 			return nil, old.Whole.Size, nil
 		}
 	}

@@ -79,12 +79,19 @@ type Pending struct {
 type Begun struct {
 	Path  NotedPath `json:"path"`
 	Local Local     `json:"local"`
-	// SHA512 is that of a small file, which is noted before its upload begins.
+	// SHA512 is that of a small file, which is noted before its upload begins, and
+	// Boot the run of the machine that noted it.
 	SHA512 string `json:"sha512,omitempty"`
+	Boot   string `json:"boot,omitempty"`
 	// OldID and OldCreated are as in [Pending].
 	OldID      girder.FileID `json:"old_id,omitempty"`
 	OldCreated string        `json:"old_created,omitempty"`
 }
+
+// mayBeSent reports whether the file may be in Girder where nothing else is noted
+// of it. What was noted before its upload began may be only after a crash of the
+// machine, which can have taken the note of the upload.
+func (b Begun) mayBeSent() bool { return b.Boot == "" || b.Boot != boot() }
 
 // Attached is the files that were attached to a job before: of the same name and
 // size, only another one can be ours.
@@ -166,7 +173,7 @@ func (m *Memory) unknown(path NotedPath) (size int64, checksum string, ok bool) 
 		return p.Local.Size, p.SHA512, p.SHA512 != "" // or its last chunk was never sent
 	}
 	begun, ok := m.Begun[path]
-	return begun.Local.Size, begun.SHA512, ok
+	return begun.Local.Size, begun.SHA512, ok && begun.mayBeSent()
 }
 
 // replaced returns the id of the file that the one at a path was to replace.

@@ -194,6 +194,9 @@ func (n *network) cutPower() error {
 		if note.Pending != nil {
 			n.noted[note.Pending.ID] = true
 		}
+		if note.Begun != nil && note.Begun.Boot != "" {
+			note.Begun.Boot = "before the crash"
+		}
 		n.disk.Add(note)
 	}
 	return nil

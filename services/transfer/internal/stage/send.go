@@ -99,22 +99,3 @@ func tryAgain(err error) error {
 	}
 	return &girder.Unreachable{Method: refusal.Method, Path: refusal.Path, Err: errors.New(refusal.Message)}
 }
-
-// cancel throws an unfinished upload away, on time of its own: the context may
-// have ended. One that is suspended stays.
-func (u *upload) cancel(ctx context.Context) error {
-	if u.id == "" || errors.Is(context.Cause(ctx), ErrSuspended) {
-		return nil
-	}
-	clean, stop := context.WithTimeout(context.WithoutCancel(ctx), cleanupTime)
-	defer stop()
-	canceled, err := Cancel(clean, u.Sink, u.id)
-	if err != nil {
-		u.Log.Warn().Err(err).Str("upload", string(u.id)).Msg("an unfinished upload stays in girder")
-		return nil // the caller learns why the upload ended; the memory still has it
-	}
-	if !canceled && u.summed {
-		return nil // it may have become a file, which a later attempt has to look for
-	}
-	return u.Remember.note(Note{Canceled: u.id})
-}

@@ -455,3 +455,123 @@ func TestFetchesForgets(t *testing.T) {
 		t.Errorf("%v, %v, %d, %d", first, second, len(f.placed), len(f.oldest))
 	}
 }
+
+// TestWhatOthersMayWriteIsNotKept: the bytes of a file that somebody changed on
+// the way are on the volume that is his as well, and nowhere else.
+func TestWhatOthersMayWriteIsNotKept(t *testing.T) {
+	t.Parallel()
+	f, folder := newFake(), t.TempDir()
+	data := pattern(1 << 20)
+	f.offers("n", data)
+	c, fetches := openCache(t, folder, 1<<30), NewFetches()
+	in := In{Source: f, File: "f1", Filename: "n", Retry: quick, Task: "job/1", Fetches: fetches, Girder: "g", Cache: c}
+	in.Exposed, in.Volume = true, t.TempDir()
+	in.Progress = func(_ string, bytes, total int64) {
+		if bytes != total {
+			return
+		}
+		for name := range files(t, in.Volume) {
+			if err := os.WriteFile(filepath.Join(in.Volume, name), pattern(1<<20 + 1)[1:], 0); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if _, err := in.Run(t.Context()); err != nil || files(t, in.Volume)["n"] == string(data) {
+		t.Fatal(err, "nobody wrote to it")
+	}
+	if in, err := os.ReadDir(folder); err != nil || len(in) != 0 {
+		t.Errorf("%d files are in the cache, %v", len(in), err)
+	}
+	// What is in the cache goes there as anywhere else.
+	in.Progress, in.Task = nil, "job/2"
+	in.Exposed, in.Volume = false, t.TempDir()
+	if _, err := in.Run(t.Context()); err != nil || files(t, in.Volume)["n"] != string(data) {
+		t.Error(err, "other bytes")
+	}
+	in.Exposed, in.Volume = true, t.TempDir()
+	if _, err := in.Run(t.Context()); err != nil || files(t, in.Volume)["n"] != string(data) || f.count("download 0") != 2 {
+		t.Error(err, f.asked)
+	}
+}
+
+// TestACopyOfWhatSomebodyChanged is not taken, though the file says the size, the
+// time and the number that it had.
+func TestACopyOfWhatSomebodyChanged(t *testing.T) {
+	t.Parallel()
+	f, volume := newFake(), t.TempDir()
+	f.offers("n", []byte("content"))
+	in := In{Source: f, File: "f1", Volume: volume, Filename: "first", Retry: quick, Task: "t", Fetches: NewFetches()}
+	if _, err := in.Run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(volume, "first")
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.WriteFile(path, []byte("CHANGED"), 0), os.Chtimes(path, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	in.Filename = "second"
+	if _, err := in.Run(t.Context()); err != nil || files(t, volume)["second"] != "content" {
+		t.Error(err, files(t, volume))
+	}
+}
+
+// TestNobodyWaitsForWhoWaits: while somebody's next try is far off, others try to
+// fetch the file.
+func TestNobodyWaitsForWhoWaits(t *testing.T) {
+	t.Parallel()
+	f, fetches := newFake(), NewFetches()
+	f.offers("n", []byte("content"))
+	f.hook = func(request string) error {
+		if request == "download 0" {
+			f.hook = nil
+			return errCut
+		}
+		return nil
+	}
+	volume, waits := t.TempDir(), make(chan struct{})
+	in := In{Source: f, File: "f1", Volume: volume, Filename: "first", Task: "t", Fetches: fetches}
+	in.Retry = girder.Retry{Total: 10 * time.Hour, First: time.Hour, Max: time.Hour, Turns: &countedTurns{gave: func() { close(waits) }}}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		_, err := in.Run(ctx)
+		ended <- err
+	}()
+	<-waits
+	next := in
+	next.Filename, next.Retry = "second", quick
+	if _, err := next.Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if got := files(t, volume); len(got) != 1 || got["second"] != "content" {
+		t.Error(got)
+	}
+}
+
+// TestWhatIsTooLargeForTheCacheHoldsNobodyUp: tasks that would not find it there
+// do not wait for one another.
+func TestWhatIsTooLargeForTheCacheHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	f := newFake()
+	f.offers("n", []byte("content"))
+	in := In{
+		Source: f, File: "f1", Volume: t.TempDir(), Filename: "n", Retry: quick, Task: "job/1",
+		Fetches: NewFetches(), Girder: "g", Cache: openCache(t, t.TempDir(), 6),
+	}
+	leave, err := (&staging{In: in}).turn(t.Context(), f.doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	in.Task = "job/2"
+	if _, err := in.Run(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -25,6 +25,13 @@ const (
 // the file system does it in one go, with whatever else it has to do.
 const oneByOne = 64
 
+// How far a Girder that does not tell the truth is believed: no folder has more
+// entries, and no path that a program can name is longer.
+const (
+	mostListed = 500_000
+	maxPath    = unix.PathMax
+)
+
 // placedItem is an item and where it goes.
 type placedItem struct {
 	path string
@@ -162,6 +169,9 @@ func each[T any](ctx context.Context, from <-chan T, do func(T) error) error {
 
 // walk makes a folder and those in it, and sends their items on.
 func (s *staging) walk(ctx context.Context, id girder.FolderID, path string, items chan<- placedItem) error {
+	if len(path) >= maxPath {
+		return about(string(id), ErrBadName)
+	}
 	if err := makeFolders(s.root, path); err != nil {
 		return err
 	}
@@ -263,6 +273,9 @@ func pages[T any](ctx context.Context, s *staging, ask func(offset int) ([]T, er
 			all, progress = append(all, page...), true
 			if whole {
 				return true, nil
+			}
+			if len(all) > mostListed {
+				return true, ErrTooMany
 			}
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -490,5 +491,27 @@ func TestStageInAFolderThatShrinks(t *testing.T) {
 	}
 	if n := len(files(t, volume)); n != 2*girder.PageSize+2 {
 		t.Errorf("%d files", n)
+	}
+}
+
+// TestAGirderWithoutEnd is believed no longer at some time.
+func TestAGirderWithoutEnd(t *testing.T) {
+	t.Parallel()
+	s := &staging{In: In{Retry: quick}}
+	endless := func(offset int) ([]int, error) {
+		page := make([]int, girder.PageSize)
+		for i := range page {
+			page[i] = offset + i
+		}
+		return page, nil
+	}
+	if _, err := pages(t.Context(), s, endless, strconv.Itoa); !errors.Is(err, ErrTooMany) || !IsFailure(err) {
+		t.Error(err)
+	}
+	f, volume := newFake(), t.TempDir()
+	top := f.folder("", strings.Repeat("d", maxName))
+	f.tree.foldersOf[top] = []girder.Folder{f.tree.folders[top]} // it is in itself
+	if _, err := (In{Source: f, Folder: top, Volume: volume, Retry: quick}).Run(t.Context()); !errors.Is(err, ErrBadName) || !IsFailure(err) {
+		t.Error(err)
 	}
 }

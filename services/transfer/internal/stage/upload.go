@@ -12,12 +12,9 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
-// cleanupTime is how long canceling an upload in Girder may take, answerTime
-// how long the answer to its beginning is waited for after the context's end.
-const (
-	cleanupTime = 10 * time.Second
-	answerTime  = 3 * time.Second
-)
+// answerTime is how long the answer to the beginning of an upload is waited for
+// after the context's end.
+const answerTime = 3 * time.Second
 
 // wrongBytes is how often bytes that Girder has and nobody sent are replaced.
 const wrongBytes = 3
@@ -138,7 +135,7 @@ func (u *upload) tell(bytes int64, found bool) {
 // how far it came. An upload of another state of the file is canceled.
 func (u *upload) resume(ctx context.Context) error {
 	path := NotedPath(u.path)
-	if begun, ok := u.Memory.Begun[path]; ok && begun.Local == u.local && u.into != nil {
+	if begun, ok := u.Memory.Begun[path]; ok && begun.mayBeSent() && begun.Local == u.local && u.into != nil {
 		u.unsure, u.seen = true, true
 		u.replaces(begun.OldID, begun.OldCreated)
 	}
@@ -307,6 +304,9 @@ func (u *upload) isGone(err error) bool {
 // start asks for an upload. The request is not cut off when the context ends:
 // only its answer says what to cancel then.
 func (u *upload) start(ctx context.Context) (girder.Upload, error) {
+	if ctx.Err() != nil {
+		return girder.Upload{}, context.Cause(ctx)
+	}
 	ctx, stop := lasting(ctx, answerTime)
 	defer stop()
 	if u.current != nil {
@@ -346,9 +346,6 @@ func (u *upload) noteLast() error {
 		}
 		return u.remember()
 	}
-	if u.isForetold() {
-		return nil
-	}
 	begun := Begun{Path: NotedPath(u.path), Local: u.local}
 	if u.old != nil {
 		begun.OldID, begun.OldCreated = u.old.ID, u.old.Created
@@ -375,68 +372,6 @@ func (u *upload) unchanged() error {
 		return ErrChanged
 	}
 	return nil
-}
-
-// look finds the file that is there already: one of this name in the item, or
-// the one that this job put into the folder.
-func (u *upload) look(ctx context.Context) (err error) {
-	first := !u.seen
-	switch {
-	case u.into == nil && first && !u.relisted && u.spoiled == "":
-		u.current = u.listed[u.name]
-	case u.into == nil:
-		u.current, err = u.inItem(ctx)
-	case first && u.spoiled != "":
-		u.current, err = u.still(ctx, string(u.spoiled), u.into)
-	case first:
-		u.current, err = u.before(ctx, u.path, u.name, u.into)
-	default:
-		u.current, err = u.inFolder(ctx)
-	}
-	if err == nil && first {
-		u.seen, u.old = true, u.current
-	}
-	return err
-}
-
-// inItem finds the file of this name in the item; of several the first.
-func (u *upload) inItem(ctx context.Context) (*girder.File, error) {
-	for file, err := range u.Sink.ListItemFiles(ctx, u.Item) {
-		if err != nil {
-			return nil, err
-		}
-		if file.Name == u.name {
-			return &file, nil
-		}
-	}
-	return nil, nil
-}
-
-// inFolder finds the file that is being replaced, or what a new one has become.
-func (u *upload) inFolder(ctx context.Context) (*girder.File, error) {
-	if u.old != nil {
-		if file, err := u.still(ctx, string(u.old.ID), u.into); file != nil || err != nil {
-			return file, err
-		}
-	}
-	if !u.unsure {
-		return nil, nil
-	}
-	if err := u.content.hashTo(u.size); err != nil {
-		return nil, err
-	}
-	return u.find(ctx, *u.into, u.name, u.size, u.content.checksum())
-}
-
-// isNew reports whether the last listing shows what an upload of ours left: a
-// file of the size that was not there, or was created anew, as Girder says of
-// a file whose contents were replaced.
-func (u *upload) isNew() bool {
-	is := u.current
-	if is == nil || is.Size == nil || *is.Size != u.size {
-		return false
-	}
-	return u.old == nil || u.old.ID != is.ID || u.old.Created != is.Created
 }
 
 // lasting returns a context that ends some time after its parent.
@@ -468,19 +403,4 @@ func (u *upload) remember() error {
 	}
 	u.summed = pending.SHA512 != ""
 	return nil
-}
-
-// Canceler throws away unfinished uploads.
-type Canceler interface {
-	CancelUpload(ctx context.Context, id girder.UploadID) error
-}
-
-// Cancel throws an unfinished upload away, tried again while the context lasts,
-// and reports whether it was there: one that Girder does not know is no error.
-func Cancel(ctx context.Context, c Canceler, id girder.UploadID) (canceled bool, err error) {
-	err = girder.Retry{Total: cleanupTime}.Do(ctx, nil, func() (bool, error) { return false, c.CancelUpload(ctx, id) })
-	if errors.Is(err, girder.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
 }
