@@ -51,7 +51,8 @@ func openTLS(dir string, demandClient bool, hosts ...string) (*girdersim.TLS, er
 // makeTLS makes an authority, a server and a client. The authority's file comes
 // last: with it the folder is complete.
 func makeTLS(dir string, hosts []string) error {
-	authority, err := girdersim.NewAuthority("girder-sim")
+	// Another name than the server's: OpenSSL takes for self-signed what has its own name twice.
+	authority, err := girdersim.NewAuthority("authority of girder-sim")
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -78,5 +79,27 @@ func TestTheObjectStoreDemandsNoCertificate(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusForbidden {
 		t.Errorf("unsigned: %s", resp.Status)
+	}
+}
+
+// TestAJobIsReportedToOverTLS: the URL in a job is the one that it was made at.
+func TestAJobIsReportedToOverTLS(t *testing.T) {
+	t.Parallel()
+	sim, authority := private(t)
+	alice := must[User](t)(sim.CreateUser("alice", "password"))
+	token := must[string](t)(sim.UserToken(alice.ID, ScopeCreateJob))
+	client := must[tls.Certificate](t)(must[Pair](t)(authority.Issue("client")).TLS())
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: authority.Pool(), Certificates: []tls.Certificate{client}}}
+	defer transport.CloseIdleConnections()
+	req := must[*http.Request](t)(http.NewRequestWithContext(t.Context(), http.MethodPost, sim.APIURL()+"/job?title=a&type=b", http.NoBody))
+	req.Header.Set("Girder-Token", token)
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body := must[[]byte](t)(io.ReadAll(resp.Body))
+	if want := `"url": "` + sim.APIURL() + "/job/"; !strings.Contains(string(body), want) {
+		t.Errorf("%s: %s, want %s", resp.Status, body, want)
 	}
 }

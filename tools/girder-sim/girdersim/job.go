@@ -241,7 +241,11 @@ func createJob(q *request) (any, error) {
 	if q.user != nil {
 		j.UserID = q.user.ID
 	}
-	return q.st.newJob(j, "http://"+q.r.Host+apiRoot, other, q.user)
+	scheme := "http://"
+	if q.r.TLS != nil {
+		scheme = "https://"
+	}
+	return q.st.newJob(j, scheme+q.r.Host+apiRoot, other, q.user)
 }
 
 // accessJob lets a user with enough access or the job's own token pass.

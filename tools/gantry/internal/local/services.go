@@ -3,6 +3,7 @@ package local
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -88,13 +89,22 @@ func configure(name string, cfg any, args ...string) error {
 	if err != nil {
 		return fmt.Errorf("configure %s: %w", name, err)
 	}
-	if _, err := parser.Parse(args); err != nil {
-		return fmt.Errorf("configure %s: %w", name, err)
-	}
-	if v, ok := cfg.(interface{ Validate() error }); ok {
-		if err := v.Validate(); err != nil {
-			return fmt.Errorf("configure %s: %w", name, err)
-		}
+	if _, err := parser.Parse(args); err != nil { // calls Validate, too
+		return fmt.Errorf("configure %s: %s", name, byVariable(err.Error(), args))
 	}
 	return nil
+}
+
+// byVariable names options that are not among the arguments by the variables
+// that they were taken from, in problems of the form "--option: text", one a line.
+func byVariable(problems string, args []string) string {
+	lines := strings.Split(problems, "\n")
+	for i, line := range lines {
+		option, text, ok := strings.Cut(line, ": ")
+		given := func(arg string) bool { return strings.HasPrefix(arg, option+"=") }
+		if name, is := strings.CutPrefix(option, "--"); ok && is && !slices.ContainsFunc(args, given) {
+			lines[i] = "GANTRY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + ": " + text
+		}
+	}
+	return strings.Join(lines, "\n")
 }
