@@ -57,6 +57,9 @@ type Phase struct {
 	Of    int64     `json:"of,omitzero"` // 0: not known
 	// Rate is how many bytes a second are moved at present; 0: not known, or none.
 	Rate int64 `json:"rate,omitzero"`
+	// Waiting says in a few words why nothing moves at present: "Girder answers
+	// 503 Service Unavailable". Empty while it does.
+	Waiting string `json:"waiting,omitempty"`
 }
 
 // Left returns how long a phase takes at its present rate, or false where that
@@ -78,9 +81,11 @@ type TransferNote struct {
 	Bytes int64  `json:"bytes"`
 	Total int64  `json:"total"` // 0: not known; grows while a folder is listed
 	// Rate is how many bytes a second are moved at present; 0: not known, or none.
-	Rate  int64  `json:"rate,omitzero"`
-	Done  bool   `json:"done,omitzero"`
-	Error string `json:"error,omitempty"`
+	Rate int64 `json:"rate,omitzero"`
+	// Waiting says in a few words why nothing moves at present, as in [Phase].
+	Waiting string `json:"waiting,omitempty"`
+	Done    bool   `json:"done,omitzero"`
+	Error   string `json:"error,omitempty"`
 }
 
 // NewNote returns a note of the given type at the present time. Text of a task

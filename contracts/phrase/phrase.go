@@ -70,6 +70,8 @@ type Phase struct {
 	Amount string // "412 MB of 1.0 GB"
 	Rate   string // "105 MB/s"
 	Left   string // "6 s left"
+	// Waiting is why nothing moves: "waiting: Girder answers 503 Service Unavailable".
+	Waiting string
 }
 
 var doing = map[contracts.PhaseName]string{
@@ -92,6 +94,10 @@ func Of(p *contracts.Phase) Phase {
 	case p.Bytes > 0:
 		words.Amount = Bytes(p.Bytes)
 	}
+	if p.Waiting != "" {
+		words.Waiting = "waiting: " + line(p.Waiting)
+		return words
+	}
 	if p.Rate > 0 && p.Bytes != p.Of {
 		words.Rate = Rate(p.Rate)
 		if left, known := p.Left(); known {
@@ -108,7 +114,7 @@ func Of(p *contracts.Phase) Phase {
 func (p Phase) String() string {
 	words := strings.TrimSpace(p.Doing + " " + p.What)
 	var far []string
-	for _, part := range []string{p.Amount, p.Rate, p.Left} {
+	for _, part := range []string{p.Amount, p.Rate, p.Left, p.Waiting} {
 		if part != "" {
 			far = append(far, part)
 		}

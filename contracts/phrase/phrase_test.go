@@ -40,14 +40,15 @@ func TestPhases(t *testing.T) {
 	t.Parallel()
 	for want, phase := range map[string]contracts.Phase{
 		"Fetching input": {Phase: contracts.PhaseFetchingInput},
-		"Fetching input big.tif: 412 MB of 1.0 GB, 105 MB/s, 6 s left": {Phase: contracts.PhaseFetchingInput, What: "big.tif", Bytes: 412e6, Of: 1e9, Rate: 105e6},
-		"Fetching input big.tif: 412 MB, 105 MB/s":                     {Phase: contracts.PhaseFetchingInput, What: "big.tif", Bytes: 412e6, Rate: 105e6},
-		"Fetching input big.tif: 0 B of 1.0 GB":                        {Phase: contracts.PhaseFetchingInput, What: "big.tif", Of: 1e9},
-		"Fetching input grown.tif: 2.0 GB, 5 B/s":                      {Phase: contracts.PhaseFetchingInput, What: "grown.tif", Bytes: 2e9, Of: 1e9, Rate: 5},
-		"Fetching input none.tif":                                      {Phase: contracts.PhaseFetchingInput, What: "none.tif"},
-		"Fetching input slow.tif: 1.0 GB of 1.0 PB, 1 B/s":             {Phase: contracts.PhaseFetchingInput, What: "slow.tif", Bytes: 1e9, Of: 999_999e9, Rate: 1},
-		"Uploading results a b: 1.0 GB of 1.0 GB":                      {Phase: contracts.PhasePushingOutput, What: "a\nb\x1b", Bytes: 1e9, Of: 1e9, Rate: 105e6},
-		"Pulling image demo/image:1: 12.0 MB of 40.0 MB":               {Phase: contracts.PhasePulling, What: "demo/image:1", Bytes: 12e6, Of: 40e6},
+		"Fetching input big.tif: 412 MB of 1.0 GB, 105 MB/s, 6 s left":          {Phase: contracts.PhaseFetchingInput, What: "big.tif", Bytes: 412e6, Of: 1e9, Rate: 105e6},
+		"Fetching input big.tif: 412 MB, 105 MB/s":                              {Phase: contracts.PhaseFetchingInput, What: "big.tif", Bytes: 412e6, Rate: 105e6},
+		"Fetching input big.tif: 0 B of 1.0 GB":                                 {Phase: contracts.PhaseFetchingInput, What: "big.tif", Of: 1e9},
+		"Fetching input grown.tif: 2.0 GB, 5 B/s":                               {Phase: contracts.PhaseFetchingInput, What: "grown.tif", Bytes: 2e9, Of: 1e9, Rate: 5},
+		"Fetching input none.tif":                                               {Phase: contracts.PhaseFetchingInput, What: "none.tif"},
+		"Fetching input slow.tif: 1.0 GB of 1.0 PB, 1 B/s":                      {Phase: contracts.PhaseFetchingInput, What: "slow.tif", Bytes: 1e9, Of: 999_999e9, Rate: 1},
+		"Uploading results a b: 1.0 GB of 1.0 GB":                               {Phase: contracts.PhasePushingOutput, What: "a\nb\x1b", Bytes: 1e9, Of: 1e9, Rate: 105e6},
+		"Pulling image demo/image:1: 12.0 MB of 40.0 MB":                        {Phase: contracts.PhasePulling, What: "demo/image:1", Bytes: 12e6, Of: 40e6},
+		"Fetching input big.tif: 412 MB of 1.0 GB, waiting: Girder answers 503": {Phase: contracts.PhaseFetchingInput, What: "big.tif", Bytes: 412e6, Of: 1e9, Rate: 105e6, Waiting: "Girder\nanswers 503"},
 		"Running":                {Phase: contracts.PhaseRunning},
 		"taking a break: 1.0 kB": {Phase: "taking_a_break", Bytes: 1000},
 	} {

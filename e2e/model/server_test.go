@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -67,15 +66,11 @@ func (s *oneServer) mend() {
 	if s.now() != nil {
 		return
 	}
-	srv, err := server.NewServer(&server.Options{
+	srv, err := natstest.Run(&server.Options{
 		ServerName: "model", DontListen: true, JetStream: true, StoreDir: s.dir(s.starts), NoSigs: true, NoLog: true,
 	})
 	if err != nil {
-		s.t.Fatalf("create NATS server: %v", err)
-	}
-	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
-		s.t.Fatal("NATS server is not ready")
+		s.t.Fatal(err)
 	}
 	s.is(srv)
 }

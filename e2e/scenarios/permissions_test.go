@@ -11,6 +11,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/natstest"
 )
 
 // shippedUsers are the users of deploy/nats/nats.conf but for the operator.
@@ -28,18 +29,14 @@ func shippedServer(t *testing.T) string {
 	}
 	options.Host, options.Port, options.HTTPPort, options.StoreDir = "127.0.0.1", server.RANDOM_PORT, 0, t.TempDir()
 	options.NoSigs, options.NoLog = true, true
-	nats, err := server.NewServer(options)
+	nats, err := natstest.Run(options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	nats.Start()
 	t.Cleanup(func() {
 		nats.Shutdown()
 		nats.WaitForShutdown()
 	})
-	if !nats.ReadyForConnections(10 * time.Second) {
-		t.Fatal("NATS is not ready")
-	}
 	return nats.ClientURL()
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
@@ -183,7 +184,7 @@ func (g *Gantry) startUp(cfg Config) {
 	data := filepath.Join(g.Dir, "data")
 	g.WorkRoot = filepath.Join(data, "work")
 	g.cli = []string{"--data", data}
-	env := map[string]string{"GANTRY_LOG_LEVEL": "debug", "GANTRY_NATS_PORT": fmt.Sprint(freePort(g.T)), "GANTRY_SLOTS": fmt.Sprint(cfg.Slots)}
+	env := map[string]string{"GANTRY_LOG_LEVEL": "debug", "GANTRY_NATS_PORT": fmt.Sprint(testport.Reserve(g.T)), "GANTRY_SLOTS": fmt.Sprint(cfg.Slots)}
 	maps.Copy(env, cfg.Env)
 	g.Up = newProcess(g.T, g.Dir, "gantry-up", program(gantry), environment(env), "--data", data, "up")
 	g.Up.Start()

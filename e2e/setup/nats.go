@@ -2,15 +2,13 @@ package setup
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 )
 
 // natsConfig is the configuration of one server; cluster is empty for one that
@@ -30,8 +28,8 @@ func startNATS(t testing.TB, dir string, servers int) (all []*Process, url, toke
 	var names, urls, routes []string
 	for i := range servers {
 		names = append(names, fmt.Sprintf("%s-%d", natsServer, i+1))
-		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", freePort(t)))
-		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", freePort(t)))
+		urls = append(urls, fmt.Sprintf("nats://127.0.0.1:%d", testport.Reserve(t)))
+		routes = append(routes, fmt.Sprintf("nats-route://127.0.0.1:%d", testport.Reserve(t)))
 	}
 	if servers == 1 {
 		names[0] = natsServer
@@ -60,39 +58,3 @@ func startNATS(t testing.TB, dir string, servers int) (all []*Process, url, toke
 
 // NATSFolder is where a server of a Gantry in dir keeps its data.
 func NATSFolder(dir, server string) string { return filepath.Join(dir, "data-"+server) }
-
-// Ports of servers that are ended and started again lie below those that the
-// system gives to outgoing connections: nobody takes them in between.
-const (
-	firstPort = 15000
-	lastPort  = 30000
-)
-
-var (
-	portsMu sync.Mutex
-	ports   = map[int]bool{} // given out
-)
-
-// freePort returns a port of the loopback interface that is free, and is given
-// to nobody else in this process.
-func freePort(t testing.TB) int {
-	t.Helper()
-	portsMu.Lock()
-	defer portsMu.Unlock()
-	for range 1000 {
-		port := firstPort + rand.N(lastPort-firstPort)
-		listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err != nil {
-			t.Fatalf("find a free port: %v", err)
-		}
-		if !ports[port] {
-			ports[port] = true
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
-}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 )
 
 // Process is a program that can be ended and started again with the same
@@ -253,7 +255,7 @@ func (p *Process) startedAt() time.Time {
 // whether it is ready.
 func (p *Process) answerHealth() {
 	p.t.Helper()
-	p.health = fmt.Sprintf("127.0.0.1:%d", freePort(p.t))
+	p.health = testport.Address(p.t)
 	p.env = append(p.env, "GANTRY_HEALTH_ADDRESS="+p.health)
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/url"
 	"strings"
 	"testing"
@@ -15,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 )
 
 // replicas is the number of a cluster's members, and of each stream's replicas.
@@ -29,7 +28,7 @@ type Cluster struct {
 
 type member struct {
 	dir           string
-	client, route int // ports; the client's is known from the first start on
+	client, route int // ports
 	server        *server.Server
 }
 
@@ -38,7 +37,7 @@ func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	for i := range c.members {
-		c.members[i] = &member{dir: t.TempDir(), client: server.RANDOM_PORT, route: freePort(t)}
+		c.members[i] = &member{dir: t.TempDir(), client: testport.Reserve(t), route: testport.Reserve(t)}
 	}
 	t.Cleanup(c.Stop)
 	c.Start()
@@ -50,9 +49,6 @@ func StartCluster(t testing.TB) *Cluster {
 	})
 	return c
 }
-
-// patience is how long the cluster may take for one thing.
-const patience = time.Minute
 
 // Await returns when condition holds, which is looked at again and again.
 func (c *Cluster) Await(what string, condition func() bool) {
@@ -91,7 +87,7 @@ func (c *Cluster) StartMember(i int) {
 	if m.server != nil {
 		return
 	}
-	srv, err := server.NewServer(&server.Options{
+	srv, err := Run(&server.Options{
 		ServerName: fmt.Sprintf("natstest-%d", i), Host: "127.0.0.1", Port: m.client, Authorization: Token,
 		JetStream: true, StoreDir: m.dir, JetStreamMaxStore: 1 << 40, NoSigs: true, NoLog: true,
 		// A client is to use the addresses that it was given: a proxy, or all.
@@ -99,14 +95,9 @@ func (c *Cluster) StartMember(i int) {
 		Routes:  c.routes(i),
 	})
 	if err != nil {
-		c.t.Fatalf("create NATS server: %v", err)
-	}
-	srv.Start()
-	if !srv.ReadyForConnections(patience) {
-		c.t.Fatal("NATS server is not ready")
+		c.t.Fatal(err)
 	}
 	m.server = srv
-	m.client = srv.Addr().(*net.TCPAddr).Port
 }
 
 // routes returns the addresses of a member's peers.
@@ -118,24 +109,6 @@ func (c *Cluster) routes(member int) []*url.URL {
 		}
 	}
 	return routes
-}
-
-// freePort returns a port that nobody listens on, and that no connection is
-// given by chance: members have to know each other's before they start.
-func freePort(t testing.TB) int {
-	t.Helper()
-	for range 1000 {
-		port := 20000 + rand.IntN(10000)
-		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if err := listener.Close(); err == nil {
-			return port
-		}
-	}
-	t.Fatal("no free port")
-	return 0
 }
 
 // StopMember stops a member; its data stays for StartMember.

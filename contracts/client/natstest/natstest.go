@@ -5,13 +5,12 @@ package natstest
 
 import (
 	"context"
-	"net"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 )
 
 // Token is the token that the server asks for.
@@ -29,7 +28,7 @@ type Server struct {
 // Start starts a server and applies the topology.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir(), port: server.RANDOM_PORT}
+	s := &Server{t: t, dir: t.TempDir(), port: testport.Reserve(t)}
 	s.Restart()
 	t.Cleanup(s.Stop)
 	if err := s.Client().ApplyTopology(t.Context(), 1); err != nil {
@@ -43,7 +42,7 @@ func Start(t testing.TB) *Server {
 // is this user's.
 func StartRestricted(t testing.TB, allowed ...string) (*Server, client.Config) {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir(), port: server.RANDOM_PORT, users: []*server.User{
+	s := &Server{t: t, dir: t.TempDir(), port: testport.Reserve(t), users: []*server.User{
 		{Username: owner, Password: Token},
 		{Username: "restricted", Password: Token, Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: allowed}}},
 	}}
@@ -72,16 +71,11 @@ func (s *Server) Restart() {
 	if len(s.users) == 0 {
 		options.Authorization = Token
 	}
-	srv, err := server.NewServer(options)
+	srv, err := Run(options)
 	if err != nil {
-		s.t.Fatalf("create NATS server: %v", err)
-	}
-	srv.Start()
-	if !srv.ReadyForConnections(10 * time.Second) {
-		s.t.Fatal("NATS server is not ready")
+		s.t.Fatal(err)
 	}
 	s.server = srv
-	s.port = srv.Addr().(*net.TCPAddr).Port
 }
 
 // Start starts the server if it does not run.

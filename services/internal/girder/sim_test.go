@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
@@ -33,6 +34,7 @@ func startSite(t *testing.T) *site {
 
 func startSiteWith(t *testing.T, options girdersim.Options) *site {
 	t.Helper()
+	options.Addr = testport.Address(t)
 	sim, err := girdersim.Start(options)
 	if err != nil {
 		t.Fatal(err)

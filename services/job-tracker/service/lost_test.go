@@ -1,17 +1,16 @@
 package service_test
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
@@ -27,7 +26,7 @@ type forgetful struct {
 
 func newForgetful(t *testing.T) *forgetful {
 	t.Helper()
-	f := &forgetful{t: t, dir: t.TempDir(), port: server.RANDOM_PORT}
+	f := &forgetful{t: t, dir: t.TempDir(), port: testport.Reserve(t)}
 	f.Start()
 	t.Cleanup(f.Stop)
 	if err := f.Client().ApplyTopology(t.Context(), 1); err != nil {
@@ -38,19 +37,14 @@ func newForgetful(t *testing.T) *forgetful {
 
 func (f *forgetful) Start() {
 	f.t.Helper()
-	var err error
-	f.server, err = server.NewServer(&server.Options{
+	srv, err := natstest.Run(&server.Options{
 		ServerName: "forgetful", Host: "127.0.0.1", Port: f.port, Authorization: natstest.Token,
 		JetStream: true, StoreDir: f.dir, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
 		f.t.Fatal(err)
 	}
-	f.server.Start()
-	if !f.server.ReadyForConnections(10 * time.Second) {
-		f.t.Fatal("NATS server is not ready")
-	}
-	f.port = f.server.Addr().(*net.TCPAddr).Port
+	f.server = srv
 }
 
 func (f *forgetful) Stop() {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/job-tracker/service"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
@@ -31,7 +32,7 @@ func newGuarded(t *testing.T) *guarded {
 	g.must(err)
 	g.own, err = g.authority.Issue("worker")
 	g.must(err)
-	g.sim, err = girdersim.Start(girdersim.Options{TLS: &girdersim.TLS{Certificate: certificate, ClientAuthorities: g.authority.Pool()}})
+	g.sim, err = girdersim.Start(girdersim.Options{Addr: testport.Address(t), TLS: &girdersim.TLS{Certificate: certificate, ClientAuthorities: g.authority.Pool()}})
 	g.must(err)
 	t.Cleanup(func() { _ = g.sim.Close() })
 	return g

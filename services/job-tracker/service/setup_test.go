@@ -13,6 +13,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/job-tracker/service"
@@ -53,7 +54,7 @@ func newSiteAt(t *testing.T, nats natstest.NATS) *site {
 	s.ctx, cancel = context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	s.end = time.AfterFunc(patience, cancel)
-	sim, err := girdersim.Start(girdersim.Options{})
+	sim, err := girdersim.Start(girdersim.Options{Addr: testport.Address(t)})
 	s.must(err)
 	t.Cleanup(func() { _ = sim.Close() })
 	s.sim = sim

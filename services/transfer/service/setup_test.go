@@ -17,6 +17,7 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/node"
 	"github.com/gantry-worker/gantry/services/transfer/internal/journal"
@@ -102,6 +103,7 @@ func setupWith(t *testing.T, girder girdersim.Options) *bench {
 
 func (b *bench) startGirder(options girdersim.Options) {
 	b.t.Helper()
+	options.Addr = testport.Address(b.t)
 	sim, err := girdersim.Start(options)
 	if err != nil {
 		b.t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/transfer/internal/faultproxy"
 	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
@@ -267,7 +268,7 @@ func (r *run) start(seed uint64) {
 	r.Helper()
 	var err error
 	sums := r.dice.IntN(3) > 0
-	if r.sim, err = girdersim.Start(girdersim.Options{MinimumChunk: faultMinimum, Artifacts: true, Hashsums: sums}); err != nil {
+	if r.sim, err = girdersim.Start(girdersim.Options{Addr: testport.Address(r), MinimumChunk: faultMinimum, Artifacts: true, Hashsums: sums}); err != nil {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { _ = r.sim.Close() })

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
@@ -35,6 +36,7 @@ func startSite(t testing.TB) *site {
 
 func startSiteWith(t testing.TB, options girdersim.Options) *site {
 	t.Helper()
+	options.Addr = testport.Address(t)
 	sim, err := girdersim.Start(options)
 	if err != nil {
 		t.Fatal(err)

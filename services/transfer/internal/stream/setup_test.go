@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/fifo"
 	"github.com/gantry-worker/gantry/services/internal/girder"
 	"github.com/gantry-worker/gantry/services/internal/volume"
@@ -57,7 +58,7 @@ func (b *bench) must(err error) {
 func (b *bench) girder() *bench {
 	b.t.Helper()
 	var err error
-	b.sim, err = girdersim.Start(girdersim.Options{})
+	b.sim, err = girdersim.Start(girdersim.Options{Addr: testport.Address(b.t)})
 	b.must(err)
 	b.t.Cleanup(func() { _ = b.sim.Close() })
 	user, err := b.sim.CreateUser("alice", "password")
