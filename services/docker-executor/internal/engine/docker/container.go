@@ -50,7 +50,7 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 	defer cancel()
 	if !e.fresh.take(id) {
 		// It answers behind a start that is under way; a list does not.
-		found, err := e.api.ContainerInspect(call, id)
+		found, err := e.inspectMade(call, id)
 		if err != nil {
 			return e.wrapAs(ctx, "start", subject(id), err, startKind)
 		}
@@ -59,7 +59,27 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 		}
 	}
 	err := e.api.ContainerStart(call, id, container.StartOptions{})
-	return e.wrapAs(ctx, "start", subject(id), err, startKind)
+	return e.cannotStart(ctx, id, e.wrapAs(ctx, "start", subject(id), err, startKind))
+}
+
+// inspectMade inspects a container that somebody, who may have died since, had
+// the engine make: while it does so, it is waited for.
+func (e *Engine) inspectMade(ctx context.Context, id string) (container.InspectResponse, error) {
+	look := func() (container.InspectResponse, error) {
+		found, err := e.api.ContainerInspect(ctx, id)
+		if err == nil || errdefs.IsNotFound(err) && e.beingMade(ctx, id) {
+			return found, err
+		}
+		return found, backoff.Permanent(err)
+	}
+	return backoff.Retry(ctx, look, backoff.WithBackOff(eager()), backoff.WithMaxElapsedTime(e.cfg.CallTimeout/2))
+}
+
+// beingMade reports whether the engine is still making a container that it does
+// not know by its id: it lists one some time before.
+func (e *Engine) beingMade(ctx context.Context, id string) bool {
+	listed, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("id", id))})
+	return err == nil && len(listed) > 0
 }
 
 // Signal sends a signal to the container's first process.
@@ -77,23 +97,24 @@ func (e *Engine) Signal(ctx context.Context, id, signal string) error {
 }
 
 // Remove kills and removes a container. An engine that cannot just now (a device
-// busy for a moment, somebody else removing it) is asked again until the time
-// limit of one call.
+// busy for a moment, somebody else removing it) is asked again for half of the
+// time limit of one call: then its reason is worth more than another try.
 func (e *Engine) Remove(ctx context.Context, id string) error {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
 	e.killed.Delete(id)
 	try := func() (struct{}, error) {
 		err := e.api.ContainerRemove(call, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
-		if err == nil || errdefs.IsNotFound(err) {
+		switch {
+		case err == nil, errdefs.IsNotFound(err) && !e.beingMade(call, id):
 			return struct{}{}, nil
-		}
-		if errdefs.IsConflict(err) || errdefs.IsInternal(err) {
+		case errdefs.IsNotFound(err), errdefs.IsConflict(err), errdefs.IsInternal(err):
 			return struct{}{}, err
+		default:
+			return struct{}{}, backoff.Permanent(err)
 		}
-		return struct{}{}, backoff.Permanent(err)
 	}
-	_, err := backoff.Retry(call, try, backoff.WithBackOff(eager()), backoff.WithMaxTries(8))
+	_, err := backoff.Retry(call, try, backoff.WithBackOff(eager()), backoff.WithMaxElapsedTime(e.cfg.CallTimeout/2))
 	return e.wrap(ctx, "remove", subject(id), err)
 }
 
