@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -35,6 +37,10 @@ type Config struct {
 	// Wait makes Connect wait for a server that does not answer yet, as
 	// services do, instead of returning an error.
 	Wait bool `kong:"-"`
+	// Patience is how long a server may take to answer where a request's context
+	// does not say it, and a cluster to elect a leader; 0 for some seconds. Tests
+	// set it, for machines that stand still.
+	Patience time.Duration `kong:"-"`
 	// Dialer replaces the network, in tests.
 	Dialer nats.CustomDialer `kong:"-"`
 }
@@ -44,6 +50,12 @@ type Config struct {
 type Client struct {
 	conn     *nats.Conn
 	js       jetstream.JetStream
+	streams  sync.Map // handles by name
+	config   Config
+	lastTry  atomic.Pointer[error]
+	tried    chan error // to connect, in vain
+	onTry    atomic.Pointer[func(error)]
+	patience time.Duration // of [Config]
 	refusals refusals
 }
 
@@ -56,20 +68,24 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := new(Client)
+	c := &Client{config: cfg, patience: cfg.Patience, tried: make(chan error, 1)}
 	// Without a handler the library prints what it is told outside of requests.
 	options = append(options, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { c.NoteError(err) }))
+	options = append(options, nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.noteTry(err) }))
 	conn, err := nats.Connect(cfg.URL, options...)
 	if err != nil {
-		return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, WithoutUserInfo(cfg.URL), err)
+		return nil, cfg.explainConnect(err)
 	}
 	if cfg.Wait {
-		if err := awaitConnected(ctx, conn); err != nil {
+		if err := c.awaitConnected(ctx, conn); err != nil {
 			conn.Close()
-			return nil, fmt.Errorf("%w at %s: %w", ErrUnreachable, WithoutUserInfo(cfg.URL), err)
+			if errors.Is(err, ErrNotAuthorized) {
+				return nil, err
+			}
+			return nil, cfg.explainConnect(err)
 		}
 	}
-	js, err := jetstream.New(conn)
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(max(usualPatience, cfg.Patience)))
 	if err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
@@ -83,15 +99,27 @@ var userInfo = regexp.MustCompile(`([a-zA-Z]+://)?[^\s,"(]+@`)
 // WithoutUserInfo masks the names, passwords and tokens of the URLs in a text.
 func WithoutUserInfo(text string) string { return userInfo.ReplaceAllString(text, "${1}***@") }
 
+// A server that refuses, or is not there, says so at once; one that is slow, or
+// its machine, is given time. Of several servers, one whose machine is gone costs
+// connectPatience before the next is tried.
+const (
+	connectPatience = 10 * time.Second
+	usualPatience   = 30 * time.Second
+)
+
 func (cfg Config) options() ([]nats.Option, error) {
 	options := []nats.Option{
 		nats.Name(cfg.Name),
+		nats.Timeout(max(connectPatience, cfg.Patience)),
 		nats.MaxReconnects(-1),
 		nats.ReconnectWait(250 * time.Millisecond),
 		nats.ReconnectJitter(100*time.Millisecond, 500*time.Millisecond),
 		nats.PingInterval(10 * time.Second),
 		nats.MaxPingsOutstanding(2),
 		nats.RetryOnFailedConnect(cfg.Wait),
+		// A password that is changed at the server first, or for a moment, ends no
+		// service.
+		nats.IgnoreAuthErrorAbort(),
 	}
 	if cfg.Dialer != nil {
 		options = append(options, nats.SetCustomDialer(cfg.Dialer))
@@ -123,13 +151,19 @@ func (cfg Config) options() ([]nats.Option, error) {
 	return options, nil
 }
 
-func awaitConnected(ctx context.Context, conn *nats.Conn) error {
+// awaitConnected waits for a server that does not answer yet, and not for one that
+// refuses: who started this is to know that.
+func (c *Client) awaitConnected(ctx context.Context, conn *nats.Conn) error {
 	changed := conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer conn.RemoveStatusListener(changed)
 	for !conn.IsConnected() {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case err := <-c.tried:
+			if errors.Is(err, ErrNotAuthorized) {
+				return err
+			}
 		case status := <-changed:
 			if status == nats.CLOSED {
 				return conn.LastError()

@@ -27,12 +27,8 @@ var ErrNoJob = errors.New("no such job")
 
 // Life returns the entries of a job's life, oldest first, or [ErrNoJob].
 func (c *Client) Life(ctx context.Context, job contracts.JobID) ([]*contracts.Entry, error) {
-	stream, err := c.js.Stream(ctx, contracts.StreamJobs)
-	if err != nil {
-		return nil, fmt.Errorf("read life of %s: %w", job, err)
-	}
 	subject := contracts.LifeSubject(job)
-	last, err := stream.GetLastMsgForSubject(ctx, subject)
+	last, err := c.lastMessage(ctx, contracts.StreamJobs, subject)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, fmt.Errorf("%w: %s", ErrNoJob, job)
 	}
@@ -41,7 +37,9 @@ func (c *Client) Life(ctx context.Context, job contracts.JobID) ([]*contracts.En
 	}
 	var life []*contracts.Entry
 	for seq := uint64(1); seq <= last.Sequence; {
-		msg, err := stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		msg, err := c.message(ctx, contracts.StreamJobs, func(ctx context.Context, stream jetstream.Stream) (*jetstream.RawStreamMsg, error) {
+			return stream.GetMsg(ctx, seq, jetstream.WithGetMsgSubject(subject))
+		})
 		if err != nil {
 			return nil, fmt.Errorf("read life of %s: %w", job, err)
 		}
@@ -164,67 +162,17 @@ func (c *Client) Log(ctx context.Context, job contracts.JobID, follow bool) iter
 			}
 			return
 		}
-		last, err := c.lastLog(ctx, job)
-		if err != nil {
-			yield(nil, err)
-			return
-		}
 		seen := newLogOrder()
-		if last == 0 {
-			return
-		}
-		for msg, err := range c.Messages(ctx, contracts.StreamLive, 1, contracts.LogFilter(job)) {
+		for stored, err := range c.storedLog(ctx, job, 1) {
 			if err != nil {
 				yield(nil, err)
 				return
 			}
-			event, err := decodeEvent(msg)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if seen.isNew(event.Log) && !yield(event.Log, nil) {
-				return
-			}
-			if meta, err := msg.Metadata(); err != nil || meta.Sequence.Stream >= last {
+			if seen.isNew(stored.LogChunk) && !yield(stored.LogChunk, nil) {
 				return
 			}
 		}
 	}
-}
-
-// LogFrom yields a job's log as [Client.Log] does, each piece with its place, and
-// only what is at the given place or behind it.
-func (c *Client) LogFrom(ctx context.Context, job contracts.JobID, from int64, follow bool) iter.Seq2[contracts.LogPiece, error] {
-	return func(yield func(contracts.LogPiece, error) bool) {
-		var places contracts.LogPlaces
-		for chunk, err := range c.Log(ctx, job, follow) {
-			if err != nil {
-				yield(contracts.LogPiece{}, err)
-				return
-			}
-			piece, some := contracts.LogPiece{Place: places.Place(chunk), LogChunk: *chunk}.From(from)
-			if some && !yield(piece, nil) {
-				return
-			}
-		}
-	}
-}
-
-// lastLog returns the stream sequence of a job's last log message, 0 for none.
-func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (uint64, error) {
-	stream, err := c.js.Stream(ctx, contracts.StreamLive)
-	if err != nil {
-		return 0, fmt.Errorf("read log of %s: %w", job, err)
-	}
-	msg, err := stream.GetLastMsgForSubject(ctx, contracts.LogFilter(job))
-	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read log of %s: %w", job, err)
-	}
-	return msg.Sequence, nil
 }
 
 // retryPause is the pause before a broken read of a stream goes on.
@@ -292,7 +240,9 @@ func (p *position) pass(meta *jetstream.MsgMetadata) bool {
 // read passes messages on until each says to stop, which returns nil, or
 // something breaks.
 func (c *Client) read(ctx context.Context, stream string, subjects []string, at *position, each func(jetstream.Msg) bool) error {
-	reader, err := c.OpenReader(ctx, stream, at.config(stream, subjects))
+	permitted, stop := c.UntilRefused(ctx, "$JS.API.CONSUMER.CREATE."+stream)
+	defer stop()
+	reader, err := c.OpenReader(permitted, stream, at.config(stream, subjects))
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 )
 
-// queryTimeout is how long a query waits for an answer.
-const queryTimeout = 5 * time.Second
+// queryTimeout is how long a query waits for an answer of a service that is there.
+const queryTimeout = 30 * time.Second
 
 // ErrNobodyAnswers is returned by a query when no service is there to answer it.
 var ErrNobodyAnswers = errors.New("no service answers; is Gantry running?")
@@ -68,8 +68,10 @@ func ask[T any](ctx context.Context, c *Client, subject string, request any) (*T
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", subject, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
+	ctx, cancel := context.WithTimeout(ctx, max(queryTimeout, c.patience))
 	defer cancel()
+	ctx, stop := c.UntilRefused(ctx, subject)
+	defer stop()
 	start := time.Now()
 	reply, err := c.conn.RequestWithContext(ctx, subject, body)
 	err = c.explain(err, start, subject)

@@ -40,6 +40,11 @@ const readerIdle = time.Minute
 // message has: a log may be long, and read by many.
 const readAhead = 4 << 20
 
+// readerBeat is how often the server says that a reader waits. It looks for
+// messages then as well: those that a member of a cluster is sent while it
+// catches up wake no consumer there. A reader that misses two is opened anew.
+const readerBeat = 5 * time.Second
+
 // OpenReader opens a reader. Of config counts what is to be read: filters and
 // where to begin.
 func (c *Client) OpenReader(ctx context.Context, stream string, config jetstream.ConsumerConfig) (*Reader, error) {
@@ -62,7 +67,8 @@ func (r *Reader) open(ctx context.Context, js jetstream.JetStream, stream string
 	if r.consumer, err = js.CreateConsumer(ctx, stream, config); err != nil {
 		return err
 	}
-	r.messages, err = r.consumer.Messages(jetstream.PullMaxMessagesWithBytesLimit(jetstream.DefaultMaxMessages, readAhead))
+	r.messages, err = r.consumer.Messages(
+		jetstream.PullMaxMessagesWithBytesLimit(jetstream.DefaultMaxMessages, readAhead), jetstream.PullHeartbeat(readerBeat))
 	return err
 }
 

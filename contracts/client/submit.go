@@ -34,10 +34,9 @@ func (c *Client) Submit(ctx context.Context, task *contracts.Task) (contracts.Jo
 		return "", fmt.Errorf("submit %s: the specification has %d bytes, allowed are %d", task.ID, len(data), contracts.MaxTaskSize)
 	}
 	subject := contracts.SubmitSubject(task.QueueOrDefault())
-	start := time.Now()
 	id := jetstream.WithMsgID("submit-" + string(task.ID) + "-" + contracts.NewToken())
 	if err := c.publish(ctx, contracts.StreamSubmit, subject, data, id); err != nil {
-		return "", fmt.Errorf("submit %s: %w", task.ID, c.explain(err, start, subject))
+		return "", fmt.Errorf("submit %s: %w", task.ID, err)
 	}
 	return task.ID, nil
 }
@@ -53,9 +52,9 @@ func (c *Client) Revoke(ctx context.Context, revoke contracts.Revoke) error {
 	if err != nil {
 		return fmt.Errorf("revoke %s: %w", revoke.Job, err)
 	}
-	start, subject := time.Now(), contracts.RevokeSubject(revoke.Job)
+	subject := contracts.RevokeSubject(revoke.Job)
 	if err := c.publish(ctx, contracts.StreamRevoke, subject, data); err != nil {
-		return fmt.Errorf("revoke %s: %w", revoke.Job, c.explain(err, start, subject))
+		return fmt.Errorf("revoke %s: %w", revoke.Job, err)
 	}
 	return nil
 }
@@ -64,20 +63,31 @@ func (c *Client) Revoke(ctx context.Context, revoke contracts.Revoke) error {
 // between nobody answers for a stream, or one who cannot keep the message.
 const (
 	electionTime  = 20 * time.Second
-	answerTime    = 2 * time.Second // until the same message is published again
+	fewestTries   = 5               // also where the time went by while this process stood still
+	answerTime    = 2 * time.Second // until the same is asked again
 	electionPause = 100 * time.Millisecond
 )
 
 // publish outlasts an election of the stream's leader. What it publishes may
 // come twice.
 func (c *Client) publish(ctx context.Context, stream, subject string, data []byte, options ...jetstream.PublishOpt) error {
+	return c.outlast(ctx, stream, func(ctx context.Context) error {
+		_, err := c.js.Publish(ctx, subject, data, options...)
+		return err
+	}, subject)
+}
+
+// outlast does something that a stream's leader answers, again where an election
+// keeps it from that. subjects are those that it publishes to.
+func (c *Client) outlast(ctx context.Context, stream string, do func(context.Context) error, subjects ...string) error {
 	start := time.Now()
-	for {
-		limited, cancel := context.WithTimeout(ctx, answerTime)
-		_, err := c.js.Publish(limited, subject, data, options...)
-		cancel()
-		switch {
-		case ctx.Err() != nil || err == nil || time.Since(start) > electionTime || c.Refused(start, subject) != nil:
+	for tries := 1; ; tries++ {
+		err := c.once(ctx, do, subjects)
+		isLate := tries >= fewestTries && time.Since(start) > max(electionTime, c.patience)
+		switch refused := c.Refused(start, subjects...); {
+		case err != nil && refused != nil:
+			return refused
+		case ctx.Err() != nil || err == nil || isLate:
 			return err
 		case errors.Is(err, jetstream.ErrNoStreamResponse):
 			if c.isMissing(ctx, stream) {
@@ -92,6 +102,14 @@ func (c *Client) publish(ctx context.Context, stream, subject string, data []byt
 		case <-time.After(electionPause):
 		}
 	}
+}
+
+func (c *Client) once(ctx context.Context, do func(context.Context) error, subjects []string) error {
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	ctx, stop := c.UntilRefused(ctx, subjects...)
+	defer stop()
+	return do(ctx)
 }
 
 // Codes of answers.

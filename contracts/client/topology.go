@@ -20,6 +20,51 @@ const minimumAPILevel = 4
 // consumers of the dispatcher. It may be called any number of times, by
 // several at once.
 func (c *Client) ApplyTopology(ctx context.Context, replicas int) error {
+	for _, step := range c.TopologySteps(replicas) {
+		if err := step.Do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// TopologyStep is a part of what ApplyTopology does. It may be taken again.
+type TopologyStep struct {
+	Name string // of what there is then
+	Do   func(ctx context.Context) error
+}
+
+// TopologySteps returns what ApplyTopology does, in order: for those who try
+// each step until it works, as each may be the one that a leader is lost in.
+func (c *Client) TopologySteps(replicas int) []TopologyStep {
+	steps := []TopologyStep{{"JetStream", c.checkJetStream}}
+	add := func(name string, do func(context.Context) error) {
+		steps = append(steps, TopologyStep{name, func(ctx context.Context) error {
+			if err := do(ctx); err != nil {
+				return fmt.Errorf("apply %s: %w", name, err)
+			}
+			return nil
+		}})
+	}
+	for _, stream := range contracts.Streams {
+		add("stream "+stream.Name, func(ctx context.Context) error {
+			_, err := c.js.CreateOrUpdateStream(ctx, streamConfig(stream, replicas))
+			return err
+		})
+	}
+	for _, bucket := range contracts.Buckets {
+		add("bucket "+bucket.Name, func(ctx context.Context) error { return c.applyBucket(ctx, bucket, replicas) })
+	}
+	for _, consumer := range []contracts.Consumer{contracts.SubmitConsumer, contracts.DueConsumer, contracts.ProjectionConsumer} {
+		steps = append(steps, TopologyStep{"consumer of " + consumer.Stream, func(ctx context.Context) error {
+			_, err := c.ApplyConsumer(ctx, consumer)
+			return err
+		}})
+	}
+	return steps
+}
+
+func (c *Client) checkJetStream(ctx context.Context) error {
 	account, err := c.js.AccountInfo(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for JetStream: %w", err)
@@ -27,21 +72,6 @@ func (c *Client) ApplyTopology(ctx context.Context, replicas int) error {
 	if account.API.Level < minimumAPILevel {
 		return fmt.Errorf("the NATS server's JetStream has API level %d, needed is %d: use nats-server 2.14.3 or later",
 			account.API.Level, minimumAPILevel)
-	}
-	for _, stream := range contracts.Streams {
-		if _, err := c.js.CreateOrUpdateStream(ctx, streamConfig(stream, replicas)); err != nil {
-			return fmt.Errorf("apply stream %s: %w", stream.Name, err)
-		}
-	}
-	for _, bucket := range contracts.Buckets {
-		if err := c.applyBucket(ctx, bucket, replicas); err != nil {
-			return fmt.Errorf("apply bucket %s: %w", bucket.Name, err)
-		}
-	}
-	for _, consumer := range []contracts.Consumer{contracts.SubmitConsumer, contracts.DueConsumer, contracts.ProjectionConsumer} {
-		if _, err := c.ApplyConsumer(ctx, consumer); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -118,13 +148,7 @@ type StreamState struct {
 // Topology returns the streams and buckets that package contracts declares, as
 // the server has them.
 func (c *Client) Topology(ctx context.Context) ([]StreamState, error) {
-	names := make([]string, 0, len(contracts.Streams)+len(contracts.Buckets))
-	for _, stream := range contracts.Streams {
-		names = append(names, stream.Name)
-	}
-	for _, bucket := range contracts.Buckets {
-		names = append(names, "KV_"+bucket.Name)
-	}
+	names := StreamNames()
 	states := make([]StreamState, 0, len(names))
 	for _, name := range names {
 		stream, err := c.js.Stream(ctx, name)
@@ -142,4 +166,17 @@ func (c *Client) Topology(ctx context.Context) ([]StreamState, error) {
 		})
 	}
 	return states, nil
+}
+
+// StreamNames returns the streams that package contracts declares, those of the
+// buckets too.
+func StreamNames() []string {
+	names := make([]string, 0, len(contracts.Streams)+len(contracts.Buckets))
+	for _, stream := range contracts.Streams {
+		names = append(names, stream.Name)
+	}
+	for _, bucket := range contracts.Buckets {
+		names = append(names, "KV_"+bucket.Name)
+	}
+	return names
 }

@@ -37,18 +37,24 @@ func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	for i := range c.members {
-		c.members[i] = &member{dir: t.TempDir(), client: testport.Reserve(t), route: testport.Reserve(t)}
+		c.members[i] = &member{dir: folder(t), client: testport.Reserve(t), route: testport.Reserve(t)}
 	}
 	t.Cleanup(c.Stop)
 	c.Start()
 	conn := c.Client()
-	c.Await("a topology of three replicas", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		defer cancel()
-		return conn.ApplyTopology(ctx, replicas) == nil
-	})
+	// A step whose answer is lost with a leader is taken again: it never comes.
+	for _, step := range conn.TopologySteps(replicas) {
+		c.Await(step.Name, func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), stepTime)
+			defer cancel()
+			return step.Do(ctx) == nil
+		})
+	}
 	return c
 }
+
+// stepTime is how long one step of the topology is given.
+const stepTime = 10 * time.Second
 
 // Await returns when condition holds, which is looked at again and again.
 func (c *Cluster) Await(what string, condition func() bool) {
@@ -89,7 +95,7 @@ func (c *Cluster) StartMember(i int) {
 	}
 	srv, err := Run(&server.Options{
 		ServerName: fmt.Sprintf("natstest-%d", i), Host: "127.0.0.1", Port: m.client, Authorization: Token,
-		JetStream: true, StoreDir: m.dir, JetStreamMaxStore: 1 << 40, NoSigs: true, NoLog: true,
+		AuthTimeout: authTimeout, JetStream: true, StoreDir: m.dir, JetStreamMaxStore: maxStore, NoSigs: true, NoLog: true,
 		// A client is to use the addresses that it was given: a proxy, or all.
 		Cluster: server.ClusterOpts{Name: "natstest", Host: "127.0.0.1", Port: m.route, NoAdvertise: true},
 		Routes:  c.routes(i),
@@ -134,8 +140,8 @@ func (c *Cluster) Leader(stream string) int {
 	c.t.Helper()
 	leader := -1
 	c.Await("a leader of "+stream, func() bool {
-		for i, m := range c.members {
-			if m.server != nil && m.server.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream) {
+		for i := range c.members {
+			if c.Leads(i, stream) {
 				leader = i
 				return true
 			}
@@ -143,6 +149,12 @@ func (c *Cluster) Leader(stream string) int {
 		return false
 	})
 	return leader
+}
+
+// Leads reports whether a member leads a stream, as far as it knows.
+func (c *Cluster) Leads(member int, stream string) bool {
+	m := c.members[member]
+	return m.server != nil && m.server.JetStreamIsStreamLeader(server.DEFAULT_GLOBAL_ACCOUNT, stream)
 }
 
 // StepDown makes a stream elect another leader.
@@ -168,12 +180,12 @@ func (c *Cluster) Config() client.Config {
 	for i, m := range c.members {
 		urls[i] = fmt.Sprintf("nats://127.0.0.1:%d", m.client)
 	}
-	return client.Config{URL: strings.Join(urls, ","), Token: Token, Name: c.t.Name()}
+	return client.Config{URL: strings.Join(urls, ","), Token: Token, Name: c.t.Name(), Patience: patience}
 }
 
 // MemberConfig says how to reach one member.
 func (c *Cluster) MemberConfig(i int) client.Config {
-	return client.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", c.members[i].client), Token: Token, Name: c.t.Name()}
+	return client.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", c.members[i].client), Token: Token, Name: c.t.Name(), Patience: patience}
 }
 
 // Client returns a new connection, closed at the test's end.

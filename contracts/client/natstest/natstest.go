@@ -5,7 +5,11 @@ package natstest
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 
@@ -15,6 +19,14 @@ import (
 
 // Token is the token that the server asks for.
 const Token = "natstest"
+
+const (
+	// maxStore is more than all streams reserve together: otherwise a server takes
+	// what is free on the disk, which may be less.
+	maxStore = 1 << 40
+	// authTimeout is how many seconds a client may take to say who it is.
+	authTimeout = float64(patience / time.Second)
+)
 
 // Server is a running NATS server. It is stopped at the test's end.
 type Server struct {
@@ -28,13 +40,40 @@ type Server struct {
 // Start starts a server and applies the topology.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir(), port: testport.Reserve(t)}
-	s.Restart()
+	return start(t)
+}
+
+func start(t testing.TB, users ...*server.User) *Server {
+	t.Helper()
+	s := &Server{t: t, dir: folder(t), port: testport.Reserve(t), users: users}
 	t.Cleanup(s.Stop)
+	s.Restart()
 	if err := s.Client().ApplyTopology(t.Context(), 1); err != nil {
 		t.Fatalf("apply topology: %v", err)
 	}
 	return s
+}
+
+// folder returns a folder for a server, which is removed at the test's end. It
+// waits for what a server that was stopped still writes.
+func folder(t testing.TB) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "nats")
+	t.Cleanup(func() {
+		ticker := time.NewTicker(50 * time.Millisecond)
+		defer ticker.Stop()
+		for deadline := time.Now().Add(patience); ; <-ticker.C {
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("remove a server's folder: %v", err)
+				return
+			}
+		}
+	})
+	return dir
 }
 
 // StartRestricted starts a server and applies the topology. It has one further
@@ -42,18 +81,25 @@ func Start(t testing.TB) *Server {
 // is this user's.
 func StartRestricted(t testing.TB, allowed ...string) (*Server, client.Config) {
 	t.Helper()
-	s := &Server{t: t, dir: t.TempDir(), port: testport.Reserve(t), users: []*server.User{
-		{Username: owner, Password: Token},
-		{Username: "restricted", Password: Token, Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: allowed}}},
-	}}
-	s.Restart()
-	t.Cleanup(s.Stop)
-	if err := s.Client().ApplyTopology(t.Context(), 1); err != nil {
-		t.Fatalf("apply topology: %v", err)
-	}
+	s := start(t, &server.User{Username: owner, Password: Token}, restrictedUser(Token, allowed))
 	restricted := s.Config()
 	restricted.User = "restricted"
 	return s, restricted
+}
+
+// Reconfigure gives the restricted user a password and subjects that it may
+// publish to, and restarts the server.
+func (s *Server) Reconfigure(password string, allowed ...string) {
+	s.t.Helper()
+	s.users[1] = restrictedUser(password, allowed)
+	s.Restart()
+}
+
+func restrictedUser(password string, allowed []string) *server.User {
+	return &server.User{
+		Username: "restricted", Password: password,
+		Permissions: &server.Permissions{Publish: &server.SubjectPermission{Allow: allowed}},
+	}
 }
 
 // owner is the user of a restricted server who may do everything.
@@ -65,8 +111,8 @@ func (s *Server) Restart() {
 	s.t.Helper()
 	s.Stop()
 	options := &server.Options{
-		ServerName: "natstest", Host: "127.0.0.1", Port: s.port, Users: s.users,
-		JetStream: true, StoreDir: s.dir, NoSigs: true, NoLog: true,
+		ServerName: "natstest", Host: "127.0.0.1", Port: s.port, Users: s.users, AuthTimeout: authTimeout,
+		JetStream: true, StoreDir: s.dir, JetStreamMaxStore: maxStore, NoSigs: true, NoLog: true,
 	}
 	if len(s.users) == 0 {
 		options.Authorization = Token
@@ -98,7 +144,7 @@ func (s *Server) Stop() {
 
 // Config says how to reach the server.
 func (s *Server) Config() client.Config {
-	config := client.Config{URL: s.server.ClientURL(), Name: s.t.Name()}
+	config := client.Config{URL: fmt.Sprintf("nats://127.0.0.1:%d", s.port), Name: s.t.Name(), Patience: patience}
 	if len(s.users) == 0 {
 		config.Token = Token
 	} else {
@@ -115,7 +161,10 @@ func (s *Server) Client() *client.Client {
 
 func connect(t testing.TB, config client.Config) *client.Client {
 	t.Helper()
-	c, err := client.Connect(context.Background(), config)
+	config.Wait = true // also while a cluster is short of a member
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c, err := client.Connect(ctx, config)
 	if err != nil {
 		t.Fatalf("connect: %v", err)
 	}

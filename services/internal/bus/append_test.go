@@ -109,9 +109,7 @@ func scheduleFiresNotEarly(t *testing.T, server natstest.NATS) {
 	if err := b.Ack(t.Context(), due.Reply); err != nil {
 		t.Fatal(err)
 	}
-	if n := bustest.Count(t, server.Client(), contracts.StreamLater, ">"); n != 0 {
-		t.Errorf("%d messages are left", n)
-	}
+	awaitEmpty(t, b, contracts.StreamLater)
 }
 
 func TestWatchLivesAcrossARestart(t *testing.T) {
@@ -291,7 +289,5 @@ func TestWorkTakesNoMoreThanItCan(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
-	if n := bustest.Count(t, server.Client(), contracts.StreamSubmit, ">"); n != 0 {
-		t.Errorf("%d messages are left", n)
-	}
+	awaitEmpty(t, b, contracts.StreamSubmit)
 }

@@ -39,9 +39,13 @@ type Bus struct {
 	Source string
 
 	mu      sync.Mutex
+	said    saidOnce
 	streams map[string]jetstream.Stream
-	// connectedSince is when the connection was last made.
+	// connectedSince is when the connection was last made, and connection ends
+	// when it is lost.
 	connectedSince time.Time
+	connection     context.Context
+	disconnect     context.CancelFunc
 
 	// renewed is when the last renewal was sent that JetStream has stored.
 	renewed atomic.Pointer[time.Time]
@@ -71,31 +75,35 @@ func (b *Bus) AwaitTopology(ctx context.Context) error {
 		zerolog.Ctx(ctx).Warn().Msg("streams are not all there yet, waiting for the dispatcher to make them")
 	})
 	defer waiting.Stop()
-	return b.persist(ctx, func(ctx context.Context) error {
-		states, err := b.Topology(ctx)
+	for _, name := range client.StreamNames() { // each for itself: a slow server gets there, too
+		err := b.persist(ctx, func(ctx context.Context) error {
+			_, err := b.stream(ctx, name)
+			return err
+		}, "$JS.API.STREAM.INFO")
 		if err != nil {
 			return err
 		}
-		for _, state := range states {
-			if state.Missing {
-				return fmt.Errorf("%w: %s", jetstream.ErrStreamNotFound, state.Name)
-			}
-		}
-		return nil
-	}, "$JS.API.STREAM.INFO")
+	}
+	return nil
 }
 
 // DeclareTopology applies the topology, waiting for NATS if need be.
 func (b *Bus) DeclareTopology(ctx context.Context, replicas int) error {
-	said := "" // what keeps it is told once, not at each try
-	return b.persist(ctx, func(ctx context.Context) error {
-		err := b.ApplyTopology(ctx, replicas)
-		if err != nil && isOutage(err) && ctx.Err() == nil && err.Error() != said {
-			said = err.Error()
-			zerolog.Ctx(ctx).Warn().Err(err).Msg("topology not applied yet, waiting for NATS")
+	said := ""                                       // what keeps it is told once, not at each try
+	for _, step := range b.TopologySteps(replicas) { // each for itself: a slow server gets there, too
+		err := b.persist(ctx, func(ctx context.Context) error {
+			err := step.Do(ctx)
+			if err != nil && isOutage(err) && ctx.Err() == nil && err.Error() != said {
+				said = err.Error()
+				zerolog.Ctx(ctx).Warn().Err(err).Msg("topology not applied yet, waiting for NATS")
+			}
+			return err
+		}, "$JS.API")
+		if err != nil {
+			return err
 		}
-		return err
-	}, "$JS.API")
+	}
+	return nil
 }
 
 // DeclareConsumer creates or updates a durable consumer.
@@ -108,10 +116,13 @@ func (b *Bus) DeclareConsumer(ctx context.Context, consumer contracts.Consumer) 
 
 // Connected reports whether the connection to NATS stands.
 func (b *Bus) Connected() error {
-	if !b.Conn().IsConnected() {
-		return errors.New("no connection to NATS")
+	if b.Conn().IsConnected() {
+		return nil
 	}
-	return nil
+	if err := b.LastTry(); errors.Is(err, client.ErrNotAuthorized) {
+		return err
+	}
+	return errors.New("no connection to NATS")
 }
 
 // ConnectedSince returns when the connection was last made.
@@ -126,11 +137,16 @@ func (b *Bus) ConnectedSince() time.Time {
 // that a subject is not permitted.
 func (b *Bus) watchConnection(ctx context.Context) {
 	b.connectedSince = time.Now()
+	b.connection, b.disconnect = context.WithCancel(context.Background())
 	b.Conn().SetErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-		b.NoteError(err)
-		zerolog.Ctx(ctx).Warn().Err(err).Msg("NATS reports an error")
+		b.report(ctx, err)
 	})
+	b.OnTry(func(err error) { b.reportTry(ctx, err) })
 	b.Conn().SetDisconnectErrHandler(func(conn *nats.Conn, err error) {
+		b.mu.Lock()
+		b.disconnect()
+		b.connection, b.disconnect = context.WithCancel(context.Background())
+		b.mu.Unlock()
 		if !conn.IsClosed() {
 			zerolog.Ctx(ctx).Warn().Err(err).Msg("connection to NATS lost, trying on")
 		}
@@ -139,6 +155,7 @@ func (b *Bus) watchConnection(ctx context.Context) {
 		b.mu.Lock()
 		b.connectedSince = time.Now()
 		b.mu.Unlock()
+		b.said.forget()
 		zerolog.Ctx(ctx).Info().Str("server", conn.ConnectedServerName()).Msg("connected to NATS again")
 	})
 }
@@ -189,12 +206,15 @@ func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subje
 	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
 		start := time.Now()
-		err := b.try(ctx, do)
-		if err == nil || !isOutage(err) {
-			return err
+		err := b.permitted(ctx, do, subjects)
+		if err == nil {
+			return nil
 		}
 		if refused := b.Refused(start, subjects...); refused != nil {
 			return refused
+		}
+		if !isOutage(err) {
+			return err
 		}
 		select {
 		case <-ctx.Done():
@@ -204,10 +224,32 @@ func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subje
 	}
 }
 
-func (b *Bus) try(ctx context.Context, do func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+// permitted does it once, until it is known to be refused.
+func (b *Bus) permitted(ctx context.Context, do func(context.Context) error, subjects []string) error {
+	ctx, cancel := b.UntilRefused(ctx, subjects...)
 	defer cancel()
-	return do(ctx)
+	return b.try(ctx, do)
+}
+
+// try does it once. An answer that was on its way when the connection was lost
+// never comes: nobody waits for it.
+func (b *Bus) try(ctx context.Context, do func(context.Context) error) error {
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	connection := b.link()
+	defer context.AfterFunc(connection, cancel)()
+	err := do(limited)
+	if errors.Is(err, context.Canceled) && ctx.Err() == nil && connection.Err() != nil {
+		return fmt.Errorf("%w: %w", nats.ErrDisconnected, err)
+	}
+	return err
+}
+
+// link returns a context that ends when the present connection is lost.
+func (b *Bus) link() context.Context {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.connection
 }
 
 // onStream returns the subjects on which a stream is read and purged.

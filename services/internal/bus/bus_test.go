@@ -14,6 +14,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/bus/bustest"
 )
 
 func open(t *testing.T, server natstest.NATS, instance string) *bus.Bus {
@@ -116,16 +117,26 @@ func TestWorkRedeliversWhatFailed(t *testing.T) {
 		cancel()
 		return nil
 	})
-	if !errors.Is(err, context.Canceled) || calls.Load() != 2 {
+	if !errors.Is(err, context.Canceled) || calls.Load() < 2 { // more where its lease was over before
 		t.Errorf("%d calls, %v", calls.Load(), err)
 	}
+	awaitEmpty(t, b, contracts.StreamSubmit)
 }
 
+// awaitEmpty returns when a stream has no message any more: what is acknowledged
+// goes a little later.
+func awaitEmpty(t *testing.T, b *bus.Bus, stream string) {
+	t.Helper()
+	until(t, "an empty "+stream, func() bool { return bustest.Count(t, b.Client, stream, ">") == 0 })
+}
+
+// TestWorkHoldsTheLease has a lease that a machine does not outlast which stands
+// still for some seconds.
 func TestWorkHoldsTheLease(t *testing.T) {
 	t.Parallel()
 	server := natstest.Start(t)
 	b := open(t, server, "a")
-	short := contracts.Consumer{Stream: contracts.StreamTransfers, Durable: "short", Filters: []string{contracts.TransferAll}, AckWait: 3 * time.Second}
+	short := contracts.Consumer{Stream: contracts.StreamTransfers, Durable: "short", Filters: []string{contracts.TransferAll}, AckWait: 15 * time.Second}
 	if _, err := b.ApplyConsumer(t.Context(), short); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +147,7 @@ func TestWorkHoldsTheLease(t *testing.T) {
 	var calls atomic.Int32
 	_ = b.Work(ctx, short, 2, func(context.Context, *bus.Message) error {
 		calls.Add(1)
-		outlast(2 * short.AckWait)
+		outlast(short.AckWait + short.AckWait/5)
 		cancel()
 		return nil
 	})
@@ -155,11 +166,7 @@ func publishOnce(t *testing.T, server natstest.NATS) {
 			t.Fatal(err)
 		}
 	}
-	stream, err := b.JetStream().Stream(t.Context(), contracts.StreamReady)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := stream.CachedInfo().State.Msgs; n != 1 {
+	if n := bustest.Count(t, b.Client, contracts.StreamReady, ">"); n != 1 {
 		t.Errorf("%d messages, want 1", n)
 	}
 }
@@ -250,9 +257,10 @@ func TestAnnounceListsAndWithdraws(t *testing.T) {
 		done <- b.Announce(ctx, func() contracts.Instance { return contracts.Instance{Service: "test", ID: "a"} })
 	}()
 	<-watch.Updates()
-	if instances, err := b.Instances(t.Context()); err != nil || len(instances) != 1 {
-		t.Errorf("listed %v, %v", instances, err)
-	}
+	until(t, "one instance", func() bool {
+		instances, err := b.Instances(t.Context())
+		return err == nil && len(instances) == 1 && instances[0].ID == "a"
+	})
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)

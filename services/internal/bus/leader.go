@@ -23,6 +23,10 @@ func isLease(key string) bool { return strings.HasPrefix(key, leaderPrefix) }
 // renew its lease.
 var ErrDeposed = errors.New("no longer the leader")
 
+// standbyPause is the longest time until one who stands by asks again for the
+// lease: it may have been given back.
+const standbyPause = 5 * time.Second
+
 // Lead calls lead while this instance, named id, is the one of its service
 // that holds the lease, again after each loss, until the context ends. Several
 // instances may call it: one leads, the others stand by.
@@ -33,7 +37,7 @@ var ErrDeposed = errors.New("no longer the leader")
 // not to lead at once. Lead gives the lease back only after lead has returned.
 func (b *Bus) Lead(ctx context.Context, service, id string, ttl time.Duration, lead func(context.Context) error) error {
 	lease := lease{bus: b, key: leaderPrefix + service, id: id, ttl: ttl}
-	ticker := time.NewTicker(ttl / 3)
+	ticker := time.NewTicker(min(ttl/3, standbyPause))
 	defer ticker.Stop()
 	for ctx.Err() == nil {
 		if lease.acquire(ctx) {
@@ -87,7 +91,8 @@ var errHeld = errors.New("another instance holds the lease")
 
 // inherit takes a lease that has not been renewed for its time to live: its
 // holder does not lead any more by then. A server that was killed may forget
-// when a key is to expire, and would keep it for ever.
+// when a key is to expire, and would keep it for ever. A lease of one's own,
+// whose making was not answered, is taken at once.
 func (l *lease) inherit(ctx context.Context, kv jetstream.KeyValue) error {
 	entry, err := kv.Get(ctx, l.key)
 	if err != nil {
@@ -96,7 +101,7 @@ func (l *lease) inherit(ctx context.Context, kv jetstream.KeyValue) error {
 	if entry.Revision() != l.other {
 		l.other, l.otherSince = entry.Revision(), time.Now()
 	}
-	if time.Since(l.otherSince) < l.ttl {
+	if string(entry.Value()) != l.id && time.Since(l.otherSince) < l.ttl {
 		return errHeld
 	}
 	ack, err := l.put(ctx, l.other)

@@ -8,6 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 )
 
 // Seen is an entry together with its stream sequence, which is what the next
@@ -35,6 +36,31 @@ func (b *Bus) Last(ctx context.Context, job contracts.JobID) (*Seen, error) {
 		return nil, fmt.Errorf("read life of %s: %w", job, err)
 	}
 	return &Seen{Entry: entry, Seq: msg.Sequence}, nil
+}
+
+// Life returns the entries of a job's life, oldest first, or
+// [client.ErrNoJob]. It waits out an outage of NATS. What is no entry at all is
+// passed over.
+func (b *Bus) Life(ctx context.Context, job contracts.JobID) ([]*contracts.Entry, error) {
+	last, err := b.LastSeq(ctx, contracts.StreamJobs, contracts.LifeSubject(job))
+	if err != nil {
+		return nil, fmt.Errorf("read life of %s: %w", job, err)
+	}
+	if last == 0 {
+		return nil, fmt.Errorf("%w: %s", client.ErrNoJob, job)
+	}
+	var life []*contracts.Entry
+	for seq := uint64(0); seq < last; {
+		next, err := b.EntryAfter(ctx, job, seq)
+		if err != nil {
+			return nil, err
+		}
+		if next == nil {
+			break // the last ones are not readable
+		}
+		life, seq = append(life, next.Entry), next.Seq
+	}
+	return life, nil
 }
 
 // Submitted returns a job's first entry, or nil for a job that has none.

@@ -43,21 +43,32 @@ var ErrNoMessage = errors.New("no such message")
 // Bounds returns the first and last sequence of a stream; first is greater than
 // last for an empty one.
 func (b *Bus) Bounds(ctx context.Context, streamName string) (first, last uint64, err error) {
-	stream, err := b.JetStream().Stream(ctx, streamName)
+	err = b.persist(ctx, func(ctx context.Context) error {
+		stream, err := b.JetStream().Stream(ctx, streamName)
+		if err != nil {
+			return err
+		}
+		state := stream.CachedInfo().State
+		first, last = state.FirstSeq, state.LastSeq
+		return nil
+	}, onStream(streamName)...)
 	if err != nil {
 		return 0, 0, fmt.Errorf("read bounds of %s: %w", streamName, err)
 	}
-	state := stream.CachedInfo().State
-	return state.FirstSeq, state.LastSeq, nil
+	return first, last, nil
 }
 
 // MessageAt returns the message of a stream at a sequence, or [ErrNoMessage].
 func (b *Bus) MessageAt(ctx context.Context, streamName string, seq uint64) (*Message, error) {
-	stream, err := b.stream(ctx, streamName)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := stream.GetMsg(ctx, seq)
+	var raw *jetstream.RawStreamMsg
+	err := b.persist(ctx, func(ctx context.Context) error {
+		stream, err := b.stream(ctx, streamName)
+		if err != nil {
+			return err
+		}
+		raw, err = stream.GetMsg(ctx, seq)
+		return err
+	}, onStream(streamName)...)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
 		return nil, fmt.Errorf("read message %d of %s: %w", seq, streamName, ErrNoMessage)
 	}

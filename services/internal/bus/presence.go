@@ -29,22 +29,30 @@ func (b *Bus) Announce(ctx context.Context, describe func() contracts.Instance) 
 		if err == nil {
 			b.renewed.Store(&sent)
 		} else if ctx.Err() == nil {
-			zerolog.Ctx(ctx).Debug().Err(err).Msg("instance not announced")
+			zerolog.Ctx(ctx).Debug().Err(err).Msg("instance not announced") // Ready tells it
 			wait = announceAgain
 		}
 		pause(ctx, wait)
 		if ctx.Err() != nil {
-			return b.withdraw(context.WithoutCancel(ctx), instance)
+			b.withdraw(context.WithoutCancel(ctx), instance)
+			return nil
 		}
 	}
 }
 
+// refusedFor is how long a service is not ready after NATS refused a message of
+// it: longer than the pauses between its tries.
+const refusedFor = time.Minute
+
 // Ready reports whether JetStream answers this service: whether what
-// [Bus.Announce] says of it was stored lately. A connection alone is no sign, as
-// a cluster without a quorum has those too.
+// [Bus.Announce] says of it was stored lately, and nothing was refused. A
+// connection alone is no sign, as a cluster without a quorum has those too.
 func (b *Bus) Ready(context.Context) error {
 	if err := b.Connected(); err != nil {
 		return err
+	}
+	if refused := b.RefusedAny(time.Now().Add(-refusedFor), b.ConnectedSince()); refused != nil {
+		return refused
 	}
 	renewed := b.renewed.Load()
 	if renewed == nil {
@@ -67,40 +75,73 @@ func (b *Bus) renew(ctx context.Context, instance contracts.Instance) error {
 	return err
 }
 
-func (b *Bus) withdraw(ctx context.Context, instance contracts.Instance) error {
+// withdraw takes an instance off the list, from which it goes by itself in the
+// end: that NATS is away is no error of a service that stops.
+func (b *Bus) withdraw(ctx context.Context, instance contracts.Instance) {
 	if b.Connected() != nil {
-		return nil // it expires by itself
+		return
 	}
-	return b.try(ctx, func(ctx context.Context) error {
+	err := b.try(ctx, func(ctx context.Context) error {
 		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
 		if err != nil {
 			return err
 		}
 		return kv.Purge(ctx, contracts.InstanceKey(instance.Service, instance.ID), jetstream.PurgeTTL(contracts.InstanceTTL))
 	})
+	if err != nil {
+		zerolog.Ctx(ctx).Debug().Err(err).Msg("instance not taken off the list, where it stays for some seconds")
+	}
+}
+
+// nodes returns what is in the bucket of nodes. It waits out an outage of NATS.
+func (b *Bus) nodes(ctx context.Context) ([]jetstream.KeyValueEntry, error) {
+	subjects := append(onBucket(contracts.BucketNodes), "$JS.API.CONSUMER.CREATE."+nodesStream)
+	var kv jetstream.KeyValue
+	var keys []string
+	err := b.persist(ctx, func(ctx context.Context) (err error) {
+		if kv, err = b.JetStream().KeyValue(ctx, contracts.BucketNodes); err != nil {
+			return err
+		}
+		listed, err := kv.ListKeys(ctx)
+		if err != nil {
+			return err
+		}
+		keys = nil
+		for key := range listed.Keys() {
+			keys = append(keys, key)
+		}
+		return ctx.Err() // it ends the list as well
+	}, subjects...)
+	if err != nil {
+		return nil, err
+	}
+	var entries []jetstream.KeyValueEntry
+	for _, key := range keys {
+		err := b.persist(ctx, func(ctx context.Context) error {
+			entry, err := kv.Get(ctx, key)
+			if errors.Is(err, jetstream.ErrKeyNotFound) {
+				return nil
+			}
+			if err == nil {
+				entries = append(entries, entry)
+			}
+			return err
+		}, subjects...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return entries, nil
 }
 
 // Instances returns all listed instances, without those that are not readable.
 func (b *Bus) Instances(ctx context.Context) ([]contracts.Instance, error) {
-	kv, err := b.JetStream().KeyValue(ctx, contracts.BucketNodes)
+	entries, err := b.nodes(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("list instances: %w", err)
 	}
-	keys, err := kv.ListKeys(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("list instances: %w", err)
-	}
-	var entries []jetstream.KeyValueEntry
 	var newest time.Time
-	for key := range keys.Keys() {
-		entry, err := kv.Get(ctx, key)
-		if errors.Is(err, jetstream.ErrKeyNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list instances: %w", err)
-		}
-		entries = append(entries, entry)
+	for _, entry := range entries {
 		if entry.Created().After(newest) {
 			newest = entry.Created()
 		}

@@ -46,6 +46,11 @@ func until(t *testing.T, what string, condition func() bool) {
 	}
 }
 
+// brief bounds one request: its answer may be lost with who led a stream.
+func brief(t *testing.T) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), 10*time.Second)
+}
+
 func isListed(t *testing.T, b *bus.Bus, id string) bool {
 	t.Helper()
 	instances, err := b.Instances(t.Context())
@@ -77,7 +82,7 @@ func TestKeyThatNeverExpires(t *testing.T) {
 	defer all.Wait()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	<-stand(ctx, b, "own", &leading, &all).leads
+	<-stand(ctx, b, "own", shortLease, &leading, &all).leads
 }
 
 func TestPresence(t *testing.T) {
@@ -97,17 +102,14 @@ func TestPresence(t *testing.T) {
 			never := presence.Unseen("test", "gone") // first: time goes on between the two
 			return presence.Unseen("test", "other") < never
 		})
-		if !isListed(t, b, "other") {
-			t.Error("who is there is not listed")
-		}
+		until(t, "a list with the other", func() bool { return isListed(t, b, "other") })
 		other.Close() // as one that is killed: nothing is withdrawn
 		until(t, "the other's end", func() bool { return !isListed(t, b, "other") })
-		if unseen := presence.Unseen("test", "other"); unseen <= 0 {
-			t.Errorf("unseen for %s", unseen)
-		}
-		if presence.Unseen("test", "own") >= presence.Unseen("test", "other") {
-			t.Error("who is there is not seen")
-		}
+		until(t, "missing the other", func() bool { return presence.Unseen("test", "other") > 0 })
+		until(t, "seeing who is there", func() bool {
+			own := presence.Unseen("test", "own") // first: time goes on between the two
+			return own < presence.Unseen("test", "other")
+		})
 		// The key of one that withdraws leaves nothing for ever.
 		third := open(t, nats, "third")
 		withdraw := announce(t, third, "third")
@@ -149,10 +151,9 @@ func TestReadyWithoutQuorum(t *testing.T) {
 	until(t, "time that counts", func() bool { return presence.Unseen("test", "gone") > 0 })
 	cluster.StopMember(1)
 	cluster.StopMember(2)
-	until(t, "the end of readiness", func() bool { return b.Ready(t.Context()) != nil })
-	if err := b.Connected(); err != nil {
-		t.Errorf("not by the connection: %v", err)
-	}
+	until(t, "the end of readiness, not by the connection", func() bool {
+		return b.Ready(t.Context()) != nil && b.Connected() == nil
+	})
 	until(t, "time that does not count", func() bool { return presence.Unseen("test", "gone") == 0 })
 	first := submitLater(t, b)
 	cluster.StartMember(1)

@@ -2,11 +2,13 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nats.go/micro"
 
 	"github.com/gantry-worker/gantry/contracts"
 )
@@ -96,7 +98,7 @@ func Answer[Request, Reply any](b *Bus, subject string, answer func(Request) Rep
 }
 
 // Ask sends a request and returns the reply, or an error when the context ends
-// or nobody is there.
+// or nobody is there. A refusal by who is there is a [*contracts.RequestError].
 func Ask[Reply any](ctx context.Context, b *Bus, subject string, request any) (*Reply, error) {
 	body, err := json.Marshal(request)
 	if err != nil {
@@ -106,9 +108,26 @@ func Ask[Reply any](ctx context.Context, b *Bus, subject string, request any) (*
 	if err != nil {
 		return nil, fmt.Errorf("ask %s: %w", subject, err)
 	}
+	if err := refusal(msg); err != nil {
+		return nil, fmt.Errorf("ask %s: %w", subject, err)
+	}
 	reply := new(Reply)
 	if err := json.Unmarshal(msg.Data, reply); err != nil {
 		return nil, fmt.Errorf("ask %s: %w", subject, err)
 	}
 	return reply, nil
+}
+
+// refusal returns the error that a micro service answers with, if it is one.
+func refusal(msg *nats.Msg) error {
+	if msg.Header.Get(micro.ErrorCodeHeader) == "" {
+		return nil
+	}
+	var refused struct {
+		Error *contracts.RequestError `json:"error"`
+	}
+	if json.Unmarshal(msg.Data, &refused) == nil && refused.Error != nil {
+		return refused.Error
+	}
+	return errors.New(msg.Header.Get(micro.ErrorHeader))
 }

@@ -1,9 +1,11 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 )
@@ -20,6 +22,7 @@ type Puller struct {
 	Kind   contracts.Kind
 	turn   int
 	taker  *taker
+	answer time.Duration // 0: pullAnswer
 }
 
 // Next returns the next ready message, or nil when none came for a while. What
@@ -27,6 +30,7 @@ type Puller struct {
 func (p *Puller) Next(ctx context.Context) (*Message, error) {
 	if p.taker == nil {
 		p.taker = newTaker(p.Bus)
+		p.taker.answer = cmp.Or(p.answer, pullAnswer)
 	}
 	return p.taker.take(ctx, p.consumers())
 }

@@ -2,7 +2,9 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/rs/zerolog"
 
@@ -73,15 +75,56 @@ func (b *Bus) revokesFrom(ctx context.Context, from uint64, handle func(*contrac
 
 // Purge removes the messages on a subject of a stream; none there is no error.
 func (b *Bus) Purge(ctx context.Context, streamName, subject string) error {
+	remove := func(ctx context.Context, stream jetstream.Stream) error {
+		return stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
+	}
+	if slices.Contains(queues, streamName) {
+		remove = func(ctx context.Context, stream jetstream.Stream) error { return deleteEach(ctx, stream, subject) }
+	}
 	err := b.persist(ctx, func(ctx context.Context) error {
 		stream, err := b.stream(ctx, streamName)
 		if err != nil {
 			return err
 		}
-		return stream.Purge(ctx, jetstream.WithPurgeSubject(subject))
-	}, onStream(streamName)...)
+		return remove(ctx, stream)
+	}, append(onStream(streamName), "$JS.API.STREAM.MSG.DELETE."+streamName)...)
 	if err != nil {
 		return fmt.Errorf("purge %s: %w", subject, err)
 	}
 	return nil
+}
+
+// queues are the streams whose messages are in somebody's hands until they are
+// acknowledged. The server is not asked to purge a subject of theirs: where one
+// of its messages is in hand, nats-server 2.15 takes older ones of the consumer
+// that are in hand too for acknowledged, and never delivers them again. One that
+// is deleted by its sequence takes nothing along.
+var queues = []string{contracts.StreamSubmit, contracts.StreamReady, contracts.StreamLater, contracts.StreamTransfers}
+
+func deleteEach(ctx context.Context, stream jetstream.Stream, subject string) error {
+	for next := uint64(1); ; {
+		msg, err := stream.GetMsg(ctx, next, jetstream.WithGetMsgSubject(subject))
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			return nil
+		}
+		if err == nil {
+			err = deleteMessage(ctx, stream, msg.Sequence)
+		}
+		if err != nil {
+			return err
+		}
+		next = msg.Sequence + 1
+	}
+}
+
+// deleteMessage deletes a message, which may be gone by then.
+func deleteMessage(ctx context.Context, stream jetstream.Stream, seq uint64) error {
+	err := stream.DeleteMsg(ctx, seq)
+	if !errors.Is(err, jetstream.ErrMsgDeleteUnsuccessful) {
+		return err
+	}
+	if _, gone := stream.GetMsg(ctx, seq); errors.Is(gone, jetstream.ErrMsgNotFound) {
+		return nil // it was acknowledged, or deleted by another one
+	}
+	return errors.Join(err, errUndecided)
 }

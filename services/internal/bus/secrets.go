@@ -116,16 +116,12 @@ func (b *Bus) DeleteSecrets(ctx context.Context, job contracts.JobID) error {
 // JobsWithSecrets returns the jobs that have secrets, by the names of the keys:
 // no secret is read for it.
 func (b *Bus) JobsWithSecrets(ctx context.Context) ([]contracts.JobID, error) {
-	stream, err := b.stream(ctx, secretsStream)
-	if err != nil {
-		return nil, fmt.Errorf("list secrets: %w", err)
-	}
-	info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+	subjects, err := b.subjects(ctx, secretsStream, ">")
 	if err != nil {
 		return nil, fmt.Errorf("list secrets: %w", err)
 	}
 	jobs := map[contracts.JobID]bool{}
-	for subject := range info.State.Subjects {
+	for subject := range subjects {
 		key := strings.TrimPrefix(subject, "$KV."+contracts.BucketSecrets+".")
 		job, _, _ := strings.Cut(key, ".")
 		jobs[contracts.JobID(job)] = true

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 	"github.com/rs/zerolog"
 
@@ -52,7 +54,7 @@ func (b *Bus) Serve(ctx context.Context, description string, endpoints ...Endpoi
 			mu.Lock()
 			defer mu.Unlock()
 			if ctx.Err() == nil {
-				answering.Go(func() { endpoint.serve(ctx, request) })
+				answering.Go(func() { b.serveRequest(ctx, endpoint, request) })
 			}
 		})
 		if err := service.AddEndpoint(endpointName(endpoint.subject), handler, micro.WithEndpointSubject(endpoint.subject)); err != nil {
@@ -67,30 +69,39 @@ func (b *Bus) Serve(ctx context.Context, description string, endpoints ...Endpoi
 	return err
 }
 
-func (e Endpoint) serve(ctx context.Context, request micro.Request) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+// serveTimeout bounds an answer: who asked has given up by then.
+const serveTimeout = 30 * time.Second
+
+func (b *Bus) serveRequest(ctx context.Context, e Endpoint, request micro.Request) {
+	ctx, cancel := context.WithTimeout(ctx, serveTimeout)
 	defer cancel()
 	reply, err := e.answer(ctx, request.Data())
 	if err == nil {
-		err = respond(request, reply)
+		err = b.respond(request, reply)
 	}
 	if err != nil { // also where NATS refuses the reply, as one that is too large
-		err = refuse(request, err)
+		err = b.refuse(request, err)
 	}
 	if err != nil {
 		zerolog.Ctx(ctx).Warn().Err(err).Str("subject", e.subject).Msg("request not answered")
 	}
 }
 
-func respond(request micro.Request, reply any) error {
+func (b *Bus) respond(request micro.Request, reply any) error {
 	body, err := json.Marshal(reply)
 	if err != nil {
 		return err
 	}
-	return request.Respond(body)
+	return b.reply(request, nil, body)
 }
 
-func refuse(request micro.Request, cause error) error {
+// reply answers by the connection: a request's own methods are for the goroutine
+// of its handler, which has returned by then.
+func (b *Bus) reply(request micro.Request, header nats.Header, body []byte) error {
+	return b.Conn().PublishMsg(&nats.Msg{Subject: request.Reply(), Header: header, Data: body})
+}
+
+func (b *Bus) refuse(request micro.Request, cause error) error {
 	var refusal *contracts.RequestError
 	if !errors.As(cause, &refusal) {
 		refusal = &contracts.RequestError{Code: contracts.CodeInternal, Message: cause.Error()}
@@ -99,7 +110,8 @@ func refuse(request micro.Request, cause error) error {
 	if err != nil {
 		return err
 	}
-	return request.Error(refusal.Code, refusal.Message, body)
+	header := nats.Header{micro.ErrorHeader: {refusal.Message}, micro.ErrorCodeHeader: {refusal.Code}}
+	return b.reply(request, header, body)
 }
 
 // endpointName turns a subject into a name that micro accepts.

@@ -38,6 +38,7 @@ var (
 type taker struct {
 	bus         *Bus
 	reconnected chan nats.Status
+	answer      time.Duration // that a pull which does not wait may take
 	// ended says that a pull has ended without a message, and why; trouble is
 	// what it said last.
 	ended   chan error
@@ -63,7 +64,7 @@ type pull struct {
 func newTaker(b *Bus) *taker {
 	return &taker{
 		bus: b, reconnected: b.Conn().StatusChanged(nats.CONNECTED),
-		ended: make(chan error, 1), pulls: map[string]*pull{},
+		answer: pullAnswer, ended: make(chan error, 1), pulls: map[string]*pull{},
 	}
 }
 
@@ -81,6 +82,12 @@ func (t *taker) take(ctx context.Context, consumers []contracts.Consumer) (*Mess
 	if err != nil {
 		return nil, err
 	}
+	subjects := make([]string, len(pulls))
+	for i, p := range pulls {
+		subjects[i] = p.subject
+	}
+	ctx, cancel := t.bus.UntilRefused(ctx, subjects...)
+	defer cancel()
 	for _, p := range pulls {
 		if t.standing(p) {
 			continue // it would have got what there is
@@ -88,7 +95,7 @@ func (t *taker) take(ctx context.Context, consumers []contracts.Consumer) (*Mess
 		if err := t.request(p, onePull, false); err != nil {
 			return nil, err
 		}
-		if msg, err := t.next(ctx, messages, pullAnswer); msg != nil || err != nil {
+		if msg, err := t.next(ctx, messages, t.answer); msg != nil || err != nil {
 			return msg, err
 		}
 	}
@@ -313,12 +320,17 @@ func newPulled(msg *nats.Msg) (*Message, error) {
 // closeTimeout bounds the end of a taker while NATS is away.
 const closeTimeout = 2 * time.Second
 
-// close ends all pulls. What the server sent before it knew is given back.
+// close ends all pulls. What the server sent before it knew is given back, which
+// it cannot be without a connection.
 func (t *taker) close() {
 	t.bus.Conn().RemoveStatusListener(t.reconnected)
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	ctx, cancel := context.WithTimeout(t.bus.link(), closeTimeout)
 	defer cancel()
 	for _, p := range t.pulls {
+		if t.bus.Connected() != nil {
+			_ = p.sub.Unsubscribe()
+			continue
+		}
 		closed := p.sub.StatusChanged(nats.SubscriptionClosed)
 		if err := p.sub.Drain(); err != nil {
 			continue // the connection is closed

@@ -39,16 +39,29 @@ func (b *Bus) Work(ctx context.Context, consumer contracts.Consumer, workers int
 func (b *Bus) work(ctx context.Context, consumer contracts.Consumer, handle func(context.Context, *Message) error) {
 	taker := newTaker(b)
 	defer taker.close()
+	var said saidOnce
 	for ctx.Err() == nil {
 		msg, err := taker.take(ctx, []contracts.Consumer{consumer})
-		if err != nil && ctx.Err() == nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Str("consumer", consumer.Durable).Str("stream", consumer.Stream).Msg("consumer interrupted, going on")
-			pause(ctx, redeliverAfter)
-		}
+		interrupted(ctx, consumer, &said, err)
 		if msg != nil {
 			b.serve(ctx, msg, consumer.AckWait, handle)
 		}
 	}
+}
+
+// interrupted tells why nothing could be taken, once until it works again, and
+// lets some time pass.
+func interrupted(ctx context.Context, consumer contracts.Consumer, said *saidOnce, err error) {
+	switch {
+	case err == nil:
+		said.forget()
+		return
+	case ctx.Err() != nil:
+		return
+	case said.first(err.Error()):
+		zerolog.Ctx(ctx).Warn().Err(err).Str("consumer", consumer.Durable).Str("stream", consumer.Stream).Msg("consumer interrupted, going on")
+	}
+	pause(ctx, redeliverAfter)
 }
 
 func (b *Bus) serve(ctx context.Context, msg *Message, ackWait time.Duration, handle func(context.Context, *Message) error) {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 
-	"github.com/rs/zerolog"
-
 	"github.com/gantry-worker/gantry/contracts"
 )
 
@@ -15,6 +13,7 @@ import (
 func (b *Bus) WorkAll(ctx context.Context, consumer contracts.Consumer, most int, handle func(context.Context, *Message) error) error {
 	taker := newTaker(b)
 	defer taker.close()
+	var said saidOnce
 	var handlers sync.WaitGroup
 	defer handlers.Wait()
 	places := make(chan struct{}, most)
@@ -25,10 +24,7 @@ func (b *Bus) WorkAll(ctx context.Context, consumer contracts.Consumer, most int
 			return context.Cause(ctx)
 		}
 		msg, err := taker.take(ctx, []contracts.Consumer{consumer})
-		if err != nil && ctx.Err() == nil {
-			zerolog.Ctx(ctx).Warn().Err(err).Str("consumer", consumer.Durable).Str("stream", consumer.Stream).Msg("consumer interrupted, going on")
-			pause(ctx, redeliverAfter)
-		}
+		interrupted(ctx, consumer, &said, err)
 		if msg == nil {
 			<-places
 			continue

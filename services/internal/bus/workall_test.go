@@ -43,7 +43,5 @@ func TestWorkAllLetsNoneWait(t *testing.T) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
-	if n := bustest.Count(t, server.Client(), contracts.StreamSubmit, ">"); n != 0 {
-		t.Errorf("%d messages are left", n)
-	}
+	awaitEmpty(t, b, contracts.StreamSubmit)
 }

@@ -10,10 +10,10 @@ import (
 	"syscall"
 	"testing"
 
-	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/internal/fifo"
 	"github.com/gantry-worker/gantry/services/internal/volume"
 )
@@ -23,7 +23,7 @@ func TestMain(m *testing.M) {
 	if part := os.Getenv(partEnv); part != "" {
 		os.Exit(play(part))
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 const name = "pipe"

@@ -39,7 +39,7 @@ func serveRaw(t *testing.T, o Options, conn func(c net.Conn, in *bufio.Reader, n
 	})
 	o.APIURL = "http://" + listener.Addr().String() + "/api/v1"
 	if o.Retry == (Retry{}) {
-		o.Retry = Retry{Total: time.Minute, First: time.Millisecond, Max: 2 * time.Millisecond}
+		o.Retry = Retry{Total: 10 * time.Minute, First: time.Millisecond, Max: 2 * time.Millisecond}
 	}
 	c, err := New(o)
 	if err != nil {
@@ -167,7 +167,7 @@ func TestDownloadWithoutALength(t *testing.T) {
 // just then is sent again where that does no harm.
 func TestConnectionsClosedBehindEachAnswer(t *testing.T) {
 	t.Parallel()
-	c := serveRaw(t, Options{Retry: Retry{Total: time.Minute, First: time.Millisecond, Max: time.Millisecond}}, func(c net.Conn, in *bufio.Reader, _ int) {
+	c := serveRaw(t, Options{Retry: Retry{Total: 10 * time.Minute, First: time.Millisecond, Max: time.Millisecond}}, func(c net.Conn, in *bufio.Reader, _ int) {
 		if readRequest(in) == nil {
 			say(c, whole) // and closed, without having said so
 		}

@@ -29,7 +29,7 @@ func serve(t *testing.T, o Options, handler http.HandlerFunc) (*Client, *httptes
 	t.Cleanup(server.Close)
 	o.APIURL = server.URL + "/api/v1/"
 	if o.Retry == (Retry{}) {
-		o.Retry = Retry{Total: time.Minute, First: time.Millisecond, Max: 2 * time.Millisecond}
+		o.Retry = Retry{Total: 10 * time.Minute, First: time.Millisecond, Max: 2 * time.Millisecond}
 	}
 	c, err := New(o)
 	if err != nil {
@@ -508,7 +508,7 @@ func TestWhatAProxySaysIsForeign(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, `{"_id":"`+testID+`","status":2}`)
 		})
-		patient := Retry{Total: time.Minute, First: time.Millisecond, Max: time.Millisecond, Foreign: true}
+		patient := Retry{Total: 10 * time.Minute, First: time.Millisecond, Max: time.Millisecond, Foreign: true}
 		err := patient.Do(t.Context(), nil, func() (bool, error) {
 			_, err := c.GetJob(t.Context(), testID)
 			if err != nil && IsForeign(err) != answer.foreign {

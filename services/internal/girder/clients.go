@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"net/http"
-	"net/url"
 	"sync"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -19,6 +18,7 @@ type ClientLimits struct {
 
 // Clients are the HTTP clients of one service, for [Options.HTTPClient].
 // Those who reach Girder in the same way share a client, and so its connections.
+// One whose session names files reads those again that were renewed.
 type Clients struct {
 	limits ClientLimits
 	common *http.Client
@@ -36,7 +36,7 @@ type sessionClient struct {
 // NewClients returns the clients of a service.
 func NewClients(limits ClientLimits) *Clients {
 	return &Clients{
-		limits: limits, common: newHTTPClient(nil, http.ProxyFromEnvironment), sessions: map[[sha256.Size]byte]*sessionClient{},
+		limits: limits, common: newHTTPClient(nil, environmentProxies), sessions: map[[sha256.Size]byte]*sessionClient{},
 	}
 }
 
@@ -44,19 +44,19 @@ func NewClients(limits ClientLimits) *Clients {
 // the usual way. The caller calls done, once, when it has closed every answer. An
 // error is a [*SessionError].
 func (c *Clients) For(session *contracts.GirderSession) (client *http.Client, done func(), err error) {
-	way, err := readSession(session, c.limits.SessionFiles)
+	w, err := readSession(session, c.limits.SessionFiles)
 	if err != nil {
 		return nil, nil, err
 	}
-	if way == nil {
+	if w == nil {
 		return c.common, func() {}, nil
 	}
-	key := way.sum()
+	key := w.sum()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	shared, ok := c.sessions[key]
 	if !ok {
-		client, err := way.client()
+		client, err := w.client(func() (*way, error) { return readSession(session, c.limits.SessionFiles) })
 		if err != nil {
 			return nil, nil, err
 		}
@@ -89,9 +89,9 @@ func (c *Clients) Close() {
 }
 
 // newHTTPClient trusts the system's authorities where config is nil.
-func newHTTPClient(config *tls.Config, proxy func(*http.Request) (*url.URL, error)) *http.Client {
+func newHTTPClient(config *tls.Config, proxies usedProxies) *http.Client {
 	if config == nil {
 		config = &tls.Config{MinVersion: tls.VersionTLS12}
 	}
-	return &http.Client{Transport: newTransport(config, proxy)}
+	return &http.Client{Transport: newTransport(config, proxies)}
 }

@@ -228,7 +228,7 @@ func TestSessionsThroughProxies(t *testing.T) {
 		{"password", map[string]contracts.Secret{"https": contracts.Secret("http://" + userAt(addressOf(guarded)))}, true, guarded.forwarder, "CONNECT " + hidden + ":" + securePort, ""},
 		{"password, absolute", map[string]contracts.Secret{"http": contracts.Secret("http://" + userAt(addressOf(guardedWeb)))}, false, guardedWeb.forwarder, "GET " + hidden + ":" + plainPort, ""},
 		{"no password", map[string]contracts.Secret{"https": contracts.Secret(guarded.URL)}, true, guarded.forwarder, "CONNECT " + hidden + ":" + securePort, "girder.session.proxies: the proxy " + addressOf(guarded) + " wants a user name and a password"},
-		{"no password, absolute", map[string]contracts.Secret{"http": contracts.Secret(guardedWeb.URL)}, false, guardedWeb.forwarder, "GET " + hidden + ":" + plainPort, "girder.session.proxies: the proxy wants a user name and a password"},
+		{"no password, absolute", map[string]contracts.Secret{"http": contracts.Secret(guardedWeb.URL)}, false, guardedWeb.forwarder, "GET " + hidden + ":" + plainPort, "girder.session.proxies: the proxy " + guardedWeb.Listener.Addr().String() + " wants a user name and a password"},
 		{"refused", map[string]contracts.Secret{"https": contracts.Secret("http://" + userAt(addressOf(refusing)))}, true, refusing.forwarder, "CONNECT " + hidden + ":" + securePort, "girder.session.proxies: the proxy " + addressOf(refusing) + " does not let us through"},
 		{"TLS to the proxy", map[string]contracts.Secret{"https": contracts.Secret(inTLS.URL)}, true, inTLS.forwarder, "CONNECT " + hidden + ":" + securePort, ""},
 		{"SOCKS", map[string]contracts.Secret{"all": contracts.Secret("socks5h://" + socksAddress)}, true, socks, "SOCKS " + hidden + ":" + securePort, ""},
@@ -301,8 +301,13 @@ func TestClientsAreShared(t *testing.T) {
 	byPath.Verify.Authorities = path
 	third, thirdDone, err := f.clients.For(byPath)
 	must(t, err)
-	if first != second || first != third || first == usual {
+	if first != second || first == usual {
 		t.Error("equal sessions do not share a client")
+	}
+	if same, done, err := f.clients.For(byPath); err != nil || same != third || same == first {
+		t.Errorf("sessions of the same file do not share a client, %v", err)
+	} else {
+		done()
 	}
 	for name, change := range map[string]func(*contracts.GirderSession){
 		"verify":  func(s *contracts.GirderSession) { s.Verify = &contracts.Verify{Off: true} },
@@ -320,27 +325,70 @@ func TestClientsAreShared(t *testing.T) {
 		}
 		done()
 	}
-	// A certificate that is renewed on disk counts from the next user on.
-	stranger, err := girdersim.NewAuthority("stranger")
-	must(t, err)
-	write(t, folder, "ca.pem", stranger.PEM()+f.authority.PEM())
-	renewed, renewedDone, err := f.clients.For(byPath)
-	must(t, err)
-	if renewed == first {
-		t.Error("the file is not read again")
-	}
-	for _, done := range []func(){firstDone, firstDone, secondDone, renewedDone} {
+	thirdDone()
+	for _, done := range []func(){firstDone, firstDone} {
 		done()
 	}
-	if again, done, err := f.clients.For(f.session()); err != nil || again != third {
+	if again, done, err := f.clients.For(f.session()); err != nil || again != second {
 		t.Errorf("dropped while in use, %v", err)
 	} else {
 		done()
 	}
-	thirdDone()
-	if again, done, err := f.clients.For(f.session()); err != nil || again == third {
+	secondDone()
+	if again, done, err := f.clients.For(f.session()); err != nil || again == second {
 		t.Errorf("kept for nobody, %v", err)
 	} else {
 		done()
+	}
+}
+
+// TestRenewedFiles: a client that is in use reads the files of its session again
+// when they are renewed, and goes on with those of before while they are broken.
+func TestRenewedFiles(t *testing.T) {
+	t.Parallel()
+	folder := t.TempDir()
+	f := startFortress(t, true, folder)
+	stranger, err := girdersim.NewAuthority("stranger")
+	must(t, err)
+	foreign, err := stranger.Issue("worker")
+	must(t, err)
+	// replace renews a file as one does that must never be read by half.
+	replace := func(name, text string) string {
+		must(t, os.Rename(write(t, folder, name+".new", text), filepath.Join(folder, name)))
+		return filepath.Join(folder, name)
+	}
+	session := &contracts.GirderSession{
+		Verify: &contracts.Verify{Authorities: replace("ca.pem", stranger.PEM())},
+		Cert:   contracts.ClientCert{Cert: contracts.Secret(replace("own.pem", foreign.Key+foreign.Cert))},
+	}
+	client, done, err := f.clients.For(session)
+	must(t, err)
+	defer done()
+	c, err := girder.New(girder.Options{APIURL: f.APIURL(), Token: f.token, HTTPClient: client, Retry: girder.Retry{Total: -1}})
+	must(t, err)
+	for _, step := range []struct {
+		name, file, text, fault string // fault is the field that is wrong
+	}{
+		{"a foreign authority", "", "", "verify"},
+		{"the authority is renewed", "ca.pem", f.authority.PEM(), "cert"},
+		{"so is our certificate", "own.pem", f.own.Key + f.own.Cert, ""},
+		{"what is broken does not count", "own.pem", "-----BEGIN nothing", ""},
+		{"nor does what is gone", "ca.pem", "", ""},
+		{"the foreign one again", "ca.pem", stranger.PEM(), ""}, // both files are to be right
+		{"and both can be read", "own.pem", f.own.Key + f.own.Cert + "\n", "verify"},
+	} {
+		switch {
+		case step.file != "" && step.text == "":
+			must(t, os.Remove(filepath.Join(folder, step.file)))
+		case step.file != "":
+			replace(step.file, step.text)
+		}
+		client.CloseIdleConnections() // what is connected has been let in
+		_, err := c.GetFile(t.Context(), girder.FileID(f.file.ID))
+		var fault *girder.SessionError
+		switch isFault := errors.As(err, &fault); {
+		case step.fault == "" && err != nil, step.fault != "" && (!isFault || fault.Field != step.fault):
+			t.Errorf("%s: %v, want a fault of %q", step.name, err, step.fault)
+		}
 	}
 }

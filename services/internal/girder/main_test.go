@@ -5,10 +5,10 @@ import (
 	"log"
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 )
 
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard) // net/http tells of what servers send unasked
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }

@@ -36,7 +36,7 @@ func newSession(o Options, address string, header http.Header) (*session, error)
 		return nil, err
 	}
 	if o.HTTPClient == nil {
-		o.HTTPClient = newHTTPClient(nil, http.ProxyFromEnvironment)
+		o.HTTPClient = newHTTPClient(nil, environmentProxies)
 	}
 	client := *o.HTTPClient
 	client.CheckRedirect = redirects(o.HTTPClient, header, o.Traffic)
@@ -146,7 +146,7 @@ func (s *session) send(ctx context.Context, c *call) (*http.Response, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode == http.StatusProxyAuthRequired {
-		return nil, s.unreachable(watched, c, w, &tunnelRefusal{"the proxy wants a user name and a password, which stand in its URL (" + resp.Status + ")"})
+		return nil, s.unreachable(watched, c, w, proxyRefusal(s.http, resp))
 	}
 	return nil, s.refusal(c, resp, w)
 }

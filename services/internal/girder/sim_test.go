@@ -66,7 +66,7 @@ func (s *site) client(t *testing.T, token string) *girder.Client {
 	t.Helper()
 	c, err := girder.New(girder.Options{
 		APIURL: s.APIURL(), Token: token,
-		Retry: girder.Retry{Total: time.Minute, First: time.Millisecond, Max: 5 * time.Millisecond},
+		Retry: girder.Retry{Total: 10 * time.Minute, First: time.Millisecond, Max: 5 * time.Millisecond},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +243,7 @@ func TestSimFaults(t *testing.T) {
 			return nil
 		}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	if _, err := s.client(t, s.token).GetFile(ctx, girder.FileID(s.file.ID)); err != nil || len(faults) != 0 {
 		t.Fatal(err, len(faults))

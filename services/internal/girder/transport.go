@@ -30,10 +30,10 @@ const (
 
 // newTransport speaks HTTP/1.1 alone: each file has a connection of its own, and
 // one that stands still or breaks concerns no other.
-func newTransport(config *tls.Config, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+func newTransport(config *tls.Config, proxies usedProxies) *http.Transport {
 	dialer := &net.Dialer{Timeout: connectTimeout, KeepAlive: 15 * time.Second}
 	return &http.Transport{
-		Proxy: proxy,
+		Proxy: proxies.of,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			conn, err := dialer.DialContext(ctx, network, address)
 			if err != nil {
@@ -48,21 +48,7 @@ func newTransport(config *tls.Config, proxy func(*http.Request) (*url.URL, error
 		MaxIdleConnsPerHost:    keepPerHost,
 		WriteBufferSize:        64 << 10,
 		ReadBufferSize:         16 << 10, // what takes more at a time reads past it
-		OnProxyConnectResponse: checkTunnel,
-	}
-}
-
-// checkTunnel tells a proxy's refusals that asking again does not change.
-func checkTunnel(_ context.Context, proxy *url.URL, _ *http.Request, answer *http.Response) error {
-	switch answer.StatusCode {
-	case http.StatusOK:
-		return nil
-	case http.StatusProxyAuthRequired:
-		return &tunnelRefusal{fmt.Sprintf("the proxy %s wants a user name and a password, which stand in its URL (%s)", proxy.Host, answer.Status)}
-	case http.StatusForbidden, http.StatusUnauthorized, http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
-		return &tunnelRefusal{fmt.Sprintf("the proxy %s does not let us through (%s)", proxy.Host, answer.Status)}
-	default:
-		return fmt.Errorf("the proxy %s answers %s", proxy.Host, answer.Status)
+		OnProxyConnectResponse: proxies.checkTunnel,
 	}
 }
 
@@ -116,8 +102,8 @@ func sameServer(asked, other *url.URL) bool {
 // and nobody else is to wait for it.
 func HostKey(client *http.Client, u *url.URL) string {
 	host := net.JoinHostPort(strings.ToLower(u.Hostname()), portOf(u))
-	transport, ok := client.Transport.(*http.Transport)
-	if !ok || transport.Proxy == nil {
+	transport := transportOf(client)
+	if transport == nil || transport.Proxy == nil {
 		return host
 	}
 	proxy, err := transport.Proxy(&http.Request{URL: u})

@@ -19,6 +19,7 @@ type way struct {
 	authorities string // PEM; empty: the system's
 	cert, key   string // PEM; empty: none
 	proxies     proxies
+	paths       []string // of the files that were read
 }
 
 // readSession returns nil for the usual way.
@@ -27,7 +28,7 @@ func readSession(s *contracts.GirderSession, folders []string) (*way, error) {
 		return nil, nil
 	}
 	files := sessionFiles(folders)
-	w := &way{}
+	w := &way{paths: sessionPaths(s)}
 	var err error
 	if v := s.Verify; v != nil {
 		w.unverified = v.Off
@@ -53,17 +54,35 @@ func readSession(s *contracts.GirderSession, folders []string) (*way, error) {
 	return w, nil
 }
 
-// sum is the same for those that reach Girder in the same way.
+// sum is the same for those that reach Girder in the same way, by the same files.
 func (w *way) sum() [sha256.Size]byte {
 	sum := sha256.New()
-	for _, part := range append([]string{fmt.Sprint(w.unverified), w.authorities, w.cert, w.key}, w.proxies.list()...) {
+	parts := append([]string{fmt.Sprint(w.unverified), w.authorities, w.cert, w.key}, w.proxies.list()...)
+	parts = append(parts, w.paths...)
+	for _, part := range parts {
 		_ = binary.Write(sum, binary.BigEndian, int64(len(part))) // a hash takes everything
 		sum.Write([]byte(part))
 	}
 	return [sha256.Size]byte(sum.Sum(nil))
 }
 
-func (w *way) client() (*http.Client, error) {
+// client returns the client for a way, which read reads again where it has files.
+func (w *way) client(read func() (*way, error)) (*http.Client, error) {
+	if len(w.paths) > 0 {
+		transport, err := newRenewing(w, read)
+		if err != nil {
+			return nil, err
+		}
+		return &http.Client{Transport: transport}, nil
+	}
+	transport, err := w.transport()
+	if err != nil {
+		return nil, err
+	}
+	return &http.Client{Transport: transport}, nil
+}
+
+func (w *way) transport() (*http.Transport, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: w.unverified} // #nosec: only where the task says so
 	if w.authorities != "" {
 		config.RootCAs = x509.NewCertPool()
@@ -78,11 +97,7 @@ func (w *way) client() (*http.Client, error) {
 		}
 		config.Certificates = []tls.Certificate{own}
 	}
-	proxy := http.ProxyFromEnvironment
-	if !w.proxies.empty() {
-		proxy = w.proxies.of
-	}
-	return newHTTPClient(config, proxy), nil
+	return newTransport(config, taskProxies(w.proxies)), nil
 }
 
 func (w *way) ownCertificate() (tls.Certificate, error) {

@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 // child starts the test binary as a service and returns once it is ready.
 func child(t *testing.T, service string) (*exec.Cmd, *bufio.Scanner, *bytes.Buffer) {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	cmd := exec.CommandContext(t.Context(), os.Args[0]) // it ends with a test that fails
 	cmd.Env = append(os.Environ(), asService+"="+service)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -40,7 +40,7 @@ func start(t *testing.T, root string, machines ...string) []string {
 	}
 	starters := make([]starter, len(machines))
 	for i, machine := range machines {
-		cmd := exec.Command(os.Args[0], root)
+		cmd := exec.CommandContext(t.Context(), os.Args[0], root) // it ends with a test that fails
 		cmd.Env = append(os.Environ(), asStarter+"="+machine)
 		stdin, err := cmd.StdinPipe()
 		if err != nil {

@@ -27,12 +27,14 @@ type Check func(ctx context.Context) error
 // every registered check passes. Register checks before Serve, so that nobody
 // is told "ready" before there was anything to check.
 type Health struct {
+	patience time.Duration // with who asks, and with what is being answered at the end
+
 	mu     sync.Mutex
 	checks map[string]Check
 }
 
 // NewHealth returns a Health without checks.
-func NewHealth() *Health { return &Health{checks: map[string]Check{}} }
+func NewHealth() *Health { return &Health{patience: shutdownTimeout, checks: map[string]Check{}} }
 
 // Register adds a check, or replaces the one of that name.
 func (h *Health) Register(name string, check Check) {
@@ -119,10 +121,10 @@ func (h *Health) Serve(ctx context.Context, address string) error {
 }
 
 func (h *Health) serve(ctx context.Context, listener net.Listener) error {
-	server := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: shutdownTimeout}
+	server := &http.Server{Handler: h.Handler(), ReadHeaderTimeout: h.patience}
 	stopped := make(chan error, 1)
 	stop := context.AfterFunc(ctx, func() {
-		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		clean, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.patience)
 		defer cancel()
 		stopped <- server.Shutdown(clean)
 	})

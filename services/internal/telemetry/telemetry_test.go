@@ -14,10 +14,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
+
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func TestLogger(t *testing.T) {
 	t.Parallel()
@@ -63,6 +64,7 @@ func startObserved(t *testing.T, h *Health) (address string, stopping <-chan str
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.patience = 2 * time.Minute // nothing here is about its end
 	observed := &observedListener{Listener: listener, closed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

@@ -198,7 +198,7 @@ func TestOpenOutputWhileItIsExchanged(t *testing.T) {
 	})
 	// Until each outcome was seen often enough: all of them come by chance.
 	seen := map[string]int{}
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
 		got, err := output(v, "out/a")
 		switch {
 		case err == nil && got == "data":

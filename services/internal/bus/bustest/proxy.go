@@ -44,9 +44,10 @@ type Proxy struct {
 	judging sync.Mutex
 	judge   func(subject string) Verdict
 
-	mu    sync.Mutex
-	conns map[net.Conn]bool
-	all   sync.WaitGroup
+	mu     sync.Mutex
+	closed bool
+	conns  map[net.Conn]bool
+	all    sync.WaitGroup
 }
 
 // Start starts a proxy in front of the server that config names, of a cluster
@@ -84,6 +85,7 @@ func (p *Proxy) Judge(judge func(subject string) Verdict) {
 func (p *Proxy) close() {
 	_ = p.listener.Close()
 	p.mu.Lock()
+	p.closed = true
 	for conn := range p.conns {
 		_ = conn.Close()
 	}
@@ -105,6 +107,9 @@ func (p *Proxy) own(conn net.Conn) func() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.conns[conn] = true
+	if p.closed {
+		_ = conn.Close()
+	}
 	return func() {
 		_ = conn.Close()
 		p.mu.Lock()
