@@ -158,7 +158,7 @@ func replicas(nats natstest.NATS) int {
 
 // patience is how long what is left of killed dispatchers may wait: the leases
 // of what they had, and a cluster's elections.
-const patience = 2 * time.Minute
+const patience = 5 * time.Minute
 
 // await returns when nothing is open any more.
 func await(t *testing.T, open func() string) {

@@ -364,9 +364,13 @@ func TestRestartOfNATSWhileTasksAreSubmitted(t *testing.T) {
 	<-half
 	server.Restart()
 	all.Wait()
-	for range tasks {
-		dispatchtest.NextReady(t, c)
-	}
+	await(t, func() string {
+		if n := bustest.Count(t, c, contracts.StreamReady, contracts.ReadyAll); n != tasks {
+			return fmt.Sprintf("%d ready messages of %d tasks", n, tasks)
+		}
+		return ""
+	})
+	taken(t, c)
 	stop()
 	for n := range tasks {
 		job := contracts.JobID(fmt.Sprintf("job-%d", n))

@@ -26,13 +26,17 @@ import (
 // job-tracker of its own, until its standard input ends.
 const childEnv = "JOB_TRACKER_TEST_NATS"
 
+// childLease is long for one that stands still to lead all the same, and short
+// for one that stands by to look again soon.
+const childLease = 12 * time.Second
+
 func runChild() {
 	var cfg service.Config
 	if err := json.Unmarshal([]byte(os.Getenv(childEnv)), &cfg.NATS); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	cfg.LeaseTTL = time.Second
+	cfg.LeaseTTL, cfg.LogPatience = childLease, patience
 	ctx, cancel := context.WithCancel(zerolog.New(os.Stderr).Level(zerolog.ErrorLevel).WithContext(context.Background()))
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
@@ -144,7 +148,7 @@ func killedBefore(t *testing.T, fatal int, standby bool) int {
 	lead := sync.OnceFunc(func() { close(leads) })
 	k.mu.Lock()
 	k.wire = newWire(t, s.nats.Config().URL, func(subject string) {
-		if strings.HasPrefix(subject, "$KV.nodes.leader.") {
+		if subject == "$KV.nodes."+leaseKey {
 			lead()
 		}
 		if !ofTheService(subject) {
@@ -171,6 +175,7 @@ func killedBefore(t *testing.T, fatal int, standby bool) int {
 		select {
 		case <-k.dead:
 			k.wire.cut()
+			s.expireLease()
 			if !standby {
 				s.spawn(s.nats.Config())
 			}
@@ -235,6 +240,17 @@ func killedBefore(t *testing.T, fatal int, standby bool) int {
 	}
 	return k.stop()
 }
+
+// expireLease does what the server does when the lease of a tracker that is dead
+// is over.
+func (s *site) expireLease() {
+	s.t.Helper()
+	kv, err := s.bus.JetStream().KeyValue(s.ctx, contracts.BucketNodes)
+	s.must(err)
+	s.must(kv.Purge(s.ctx, leaseKey))
+}
+
+const leaseKey = "leader.job-tracker"
 
 // moments is how many of the moments at which a tracker may die are tried, of
 // several hundred.

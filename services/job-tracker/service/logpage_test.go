@@ -33,9 +33,19 @@ func (r *run) pages(from int64, limit int) (text string, pages int) {
 
 func TestPagesOfALog(t *testing.T) {
 	t.Parallel()
+	for name, places := range map[string]bool{"of pieces that say where they are": true, "of pieces that do not": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pagesOfALog(t, places)
+		})
+	}
+}
+
+func pagesOfALog(t *testing.T, places bool) {
 	s := newSite(t)
 	s.start()
 	r := s.submit(task(nil))
+	r.places = places
 	r.begin()
 	r.print(contracts.LogStdout, "one\xff\n")
 	page, err := s.bus.LogPage(s.ctx, contracts.LogRequest{Job: r.id, From: 2})

@@ -38,7 +38,7 @@ func newForgetful(t *testing.T) *forgetful {
 func (f *forgetful) Start() {
 	f.t.Helper()
 	srv, err := natstest.Run(&server.Options{
-		ServerName: "forgetful", Host: "127.0.0.1", Port: f.port, Authorization: natstest.Token,
+		ServerName: "forgetful", Host: "127.0.0.1", Port: f.port, Authorization: natstest.Token, AuthTimeout: patience.Seconds(),
 		JetStream: true, StoreDir: f.dir, NoSigs: true, NoLog: true,
 	})
 	if err != nil {

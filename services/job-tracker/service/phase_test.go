@@ -1,7 +1,9 @@
 package service_test
 
 import (
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
@@ -63,6 +65,52 @@ func TestGirderShowsWhatAnAttemptIsBusyWith(t *testing.T) {
 	job := r.mirrored()
 	r.wantBar(job, 10, 10, "row 10")
 	s.wantStatuses(job, girdersim.Running, girdersim.Success)
+}
+
+// What keeps an attempt from going on is in Girder while it does, however often
+// it comes and goes, and many notes of it cost no more requests than one.
+func TestGirderShowsWhatAnAttemptWaitsFor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.start()
+	r := s.submit(s.create())
+	r.claim()
+	still := fetching
+	still.Rate = 0
+	waiting := still
+	waiting.Waiting = "Girder answers 503"
+	const stillWords = "Fetching input big.tif: 412 MB of 1.0 GB"
+	const waitingWords = stillWords + ", waiting: Girder answers 503"
+	r.busy(fetching)
+	r.awaitBar(1e9, 412e6, fetchingWords)
+	for range 2 {
+		r.busy(waiting)
+		r.awaitBar(1e9, 412e6, waitingWords)
+		r.busy(still)
+		r.awaitBar(1e9, 412e6, stillWords)
+	}
+	began := time.Now()
+	s.sim.ForgetRequests()
+	for range 200 {
+		r.busy(waiting)
+		r.busy(still)
+	}
+	r.busy(waiting)
+	r.print(contracts.LogStdout, "behind it\n")
+	r.awaitBar(1e9, 412e6, waitingWords)
+	r.awaitGirder(func(job girdersim.Job) bool { return logOf(job) == "behind it\n" })
+	updates := 0
+	for _, request := range s.sim.Requests() {
+		if request.Method == http.MethodPut {
+			updates++
+		}
+	}
+	// Two a second, and some that begin and end it.
+	if most := int(2*time.Since(began).Seconds()) + 5; updates > most {
+		t.Errorf("%d updates, want %d at most", updates, most)
+	}
+	r.entry(&contracts.Failed{Kind: contracts.FailureInfrastructure, Message: "no", LogSeq: r.seq})
+	r.wantBar(r.mirrored(), 1e9, 412e6, stillWords)
 }
 
 func TestGirderShowsHowASilentTaskEnded(t *testing.T) {

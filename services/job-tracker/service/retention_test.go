@@ -42,12 +42,12 @@ func TestRetention(t *testing.T) {
 	keep := func(cfg *service.Config) { cfg.Retention = time.Nanosecond }
 	s.start(keep)
 	s.start(keep)
-	s.awaitTotal(2)
+	s.awaitTotal(contracts.JobFilter{}, 2)
 	if job, err := s.bus.Job(s.ctx, waiting.id); err != nil || job.Girder.Done {
 		t.Errorf("the job that waits for Girder: %+v, %v", job, err)
 	}
 	s.must(s.sim.Up())
-	s.awaitTotal(1)
+	s.awaitTotal(contracts.JobFilter{}, 1)
 	for _, r := range []*run{ended, mirrored, waiting} {
 		for _, kept := range []struct{ stream, subject string }{
 			{contracts.StreamLive, contracts.LogFilter(r.id)},
@@ -75,10 +75,11 @@ func TestRetention(t *testing.T) {
 
 // awaitTotal waits until several answers in a row, which any tracker may give,
 // count that many jobs. An index has no event to wait for, so it asks again.
-func (s *site) awaitTotal(total int) {
+func (s *site) awaitTotal(filter contracts.JobFilter, total int) {
 	s.t.Helper()
+	filter.Limit = 1
 	for inRow := 0; inRow < 20; inRow++ {
-		list, err := s.bus.Jobs(s.ctx, contracts.JobFilter{Limit: 1})
+		list, err := s.bus.Jobs(s.ctx, filter)
 		s.must(err)
 		if list.Total != total {
 			inRow = -1

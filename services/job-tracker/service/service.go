@@ -5,6 +5,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"path/filepath"
 	"slices"
@@ -42,6 +43,9 @@ type Config struct {
 
 	// SweepInterval is the time between two looks for secrets and jobs to delete.
 	SweepInterval time.Duration `kong:"-"`
+	// LogPatience is how long the end of a log is waited for that is not there when
+	// its job has ended.
+	LogPatience time.Duration `kong:"-"`
 	// OnReady is called once, when queries are answered.
 	OnReady func() `kong:"-"`
 }
@@ -100,17 +104,18 @@ func Run(ctx context.Context, cfg Config) error {
 	return err
 }
 
-// sweepInterval is the time between two looks for secrets and jobs to delete.
-const sweepInterval = time.Minute
+// sweepInterval and logPatience are the usual values of the fields of [Config].
+const (
+	sweepInterval = time.Minute
+	logPatience   = 10 * time.Second
+)
 
 func track(ctx context.Context, b *bus.Bus, id string, cfg Config) error {
 	started := time.Now().UTC()
-	if cfg.SweepInterval == 0 {
-		cfg.SweepInterval = sweepInterval
-	}
+	cfg.SweepInterval = cmp.Or(cfg.SweepInterval, sweepInterval)
 	mirrors := mirror.NewManager(b, mirror.Config{
 		GirderAPIURL: cfg.GirderAPIURL, SessionFiles: cfg.SessionFiles, LogLimit: cfg.GirderLogLimit, SecretsRetention: cfg.SecretsRetention,
-		Patience: cfg.GirderPatience, Sweep: cfg.SweepInterval,
+		Patience: cfg.GirderPatience, LogPatience: cmp.Or(cfg.LogPatience, logPatience), Sweep: cfg.SweepInterval,
 	})
 	index := query.NewIndex(b)
 	sweeper := &retention.Sweeper{Bus: b, Index: index, Keep: cfg.Retention, Every: cfg.SweepInterval}

@@ -60,7 +60,7 @@ func TestMirrorOverASession(t *testing.T) {
 	for _, task := range []*contracts.Task{created, takenOver} {
 		r := s.submit(task)
 		r.claim()
-		if reply := r.gate(); reply.Verdict != contracts.GateOpen || reply.Message != "" {
+		if reply := r.gateOfGirder(); reply.Verdict != contracts.GateOpen || reply.Message != "" {
 			t.Errorf("the gate says %+v", reply)
 		}
 		r.entry(&contracts.Started{Container: "c"})
@@ -102,7 +102,8 @@ func TestSessionThatLeadsNowhere(t *testing.T) {
 				test.change(task.Girder.Session)
 				r := s.submit(task)
 				r.claim()
-				reply := r.gate()
+				r.refused(test.want)
+				reply := r.gateOfGirder()
 				if reply.Verdict != contracts.GateRefused || !strings.HasPrefix(reply.Message, test.want) {
 					t.Errorf("the gate says %+v", reply)
 				}

@@ -9,9 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/bus"
@@ -24,12 +24,16 @@ func TestMain(m *testing.M) {
 	if os.Getenv(childEnv) != "" {
 		runChild()
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // patience bounds every step of a test, and so every wait for an event: a test
 // that runs into it has failed.
-const patience = 90 * time.Second
+const patience = 3 * time.Minute
+
+// lease is that of every tracker here: one that stands still for a while is to
+// lead all the same.
+const lease = 30 * time.Second
 
 // site is a NATS server, a Girder, and a connection that plays dispatcher and
 // executor.
@@ -79,10 +83,10 @@ func (s *site) must(err error) {
 }
 
 // start runs a tracker until the returned function is called, which ends it
-// wherever it is.
+// wherever it is. It waits for the end of a log as long as a test does.
 func (s *site) start(options ...func(*service.Config)) (stop func()) {
 	s.t.Helper()
-	cfg := service.Config{NATS: s.nats.Config(), SweepInterval: 50 * time.Millisecond}
+	cfg := service.Config{NATS: s.nats.Config(), SweepInterval: 50 * time.Millisecond, LogPatience: patience, LeaseTTL: lease}
 	ready := make(chan struct{})
 	cfg.OnReady = func() { close(ready) }
 	for _, option := range options {
@@ -118,6 +122,9 @@ type run struct {
 	last *bus.Seen
 	seq  uint64 // of the log
 	note uint64
+
+	places bool  // pieces of log say where in it they are
+	offset int64 // of the next one
 }
 
 func task(girder *contracts.Girder) *contracts.Task {
@@ -176,7 +183,7 @@ func (r *run) entry(data contracts.EntryData) {
 
 func (r *run) claim() {
 	r.t.Helper()
-	r.seq = 0
+	r.seq, r.offset = 0, 0
 	r.entry(&contracts.Claimed{Node: "node", Executor: "executor"})
 }
 
@@ -191,6 +198,10 @@ func (r *run) print(stream contracts.LogStream, data string) {
 	r.seq++
 	chunk := &contracts.LogChunk{Version: 1, Job: r.id, Attempt: r.last.Attempt, Seq: r.seq, Time: time.Now().UTC(), Stream: stream}
 	chunk.SetBytes([]byte(data))
+	if r.places {
+		chunk.Offset = r.offset
+	}
+	r.offset += int64(len(data))
 	r.must(r.bus.Publish(r.ctx, contracts.LogHeadSubject(r.id), "", chunk))
 }
 

@@ -54,11 +54,19 @@ func running(t *testing.T, nats natstest.NATS, job contracts.JobID, retry *contr
 	return last
 }
 
-// watch runs a watch that has seen all lives, until the test ends.
-func watch(t *testing.T, nats natstest.NATS, absent gone) *lost.Watch {
+// impatient is how long a watch waits for the answer of an executor that gives
+// none, patient for that of one that does, however slow it is.
+const (
+	impatient = 20 * time.Millisecond
+	patient   = 5 * time.Minute
+)
+
+// watch runs a watch that has seen all lives, until it is stopped or the test
+// ends.
+func watch(t *testing.T, nats natstest.NATS, absent gone, askPause time.Duration) (stop func()) {
 	t.Helper()
 	b := dispatchtest.Open(t, nats.Config())
-	w := &lost.Watch{Bus: b, Presence: absent, After: time.Minute, AskPause: 20 * time.Millisecond}
+	w := &lost.Watch{Bus: b, Presence: absent, After: time.Minute, AskPause: askPause}
 	w.Look = 20 * time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
@@ -70,8 +78,9 @@ func watch(t *testing.T, nats natstest.NATS, absent gone) *lost.Watch {
 			t.Errorf("ended with %v", err)
 		}
 	})
-	t.Cleanup(func() { cancel(); all.Wait() })
-	return w
+	stop = func() { cancel(); all.Wait() }
+	t.Cleanup(stop)
+	return stop
 }
 
 func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
@@ -87,8 +96,8 @@ func TestAttemptsOfAnExecutorThatIsGone(t *testing.T) {
 		if err := c.Revoke(t.Context(), contracts.Revoke{Job: "revoked", By: "somebody else"}); err != nil {
 			t.Fatal(err)
 		}
-		watch(t, nats, gone{"x": true})
-		watch(t, nats, gone{"x": true}) // of another dispatcher
+		watch(t, nats, gone{"x": true}, impatient)
+		watch(t, nats, gone{"x": true}, impatient) // of another dispatcher
 		failed := func(job contracts.JobID, willRetry bool) {
 			t.Helper()
 			end, ok := dispatchtest.Await(t, c, job, contracts.EntryFailed, 1).Data.(*contracts.Failed)
@@ -146,11 +155,14 @@ func TestAnExecutorThatAnswersIsThere(t *testing.T) {
 		}
 		return contracts.OwnsReply{}
 	})
+	if err == nil {
+		err = owner.Conn().Flush() // the server knows that it listens
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	running(t, server, "job", nil)
-	watch(t, server, gone{"x": true})
+	stopWatch := watch(t, server, gone{"x": true}, patient)
 	for range 3 { // it is asked again and again
 		if request := <-asked; request != (contracts.OwnsRequest{Job: "job", Attempt: 1}) {
 			t.Errorf("asked for %+v", request)
@@ -159,6 +171,8 @@ func TestAnExecutorThatAnswersIsThere(t *testing.T) {
 	if life := dispatchtest.Life(t, c, "job"); life != "submitted queued claimed started" {
 		t.Errorf("life %s", life)
 	}
+	stopWatch()
 	stop()
+	watch(t, server, gone{"x": true}, impatient)
 	dispatchtest.Await(t, c, "job", contracts.EntryFailed, 1)
 }

@@ -97,7 +97,7 @@ func (b *bar) finish(status contracts.GirderStatus) {
 	if b.phase != nil {
 		last = *b.phase
 	}
-	last.Rate, b.phase = 0, nil
+	last.Rate, last.Waiting, b.phase = 0, "", nil
 	b.shown = last
 	end := progressOfPhase(&last)
 	words := ""

@@ -85,6 +85,47 @@ func TestWhatATaskDoesNotSayIsNotLeftOfThePhase(t *testing.T) {
 	b.update(t, girder.Progress{Message: &going})
 }
 
+// Why nothing moves is shown while it is so, and costs no request where it is
+// over before the next update.
+func TestWhatAPhaseWaitsForComesAndGoes(t *testing.T) {
+	t.Parallel()
+	waiting := fetching(5, 10, 0)
+	waiting.Waiting = "Girder answers 503"
+	var b bar
+	b.hear(1, nil, fetching(5, 10, 0))
+	b.update(t, shows(10, 5, "Fetching input big.tif: 5 B of 10 B"))
+	b.hear(1, nil, waiting)
+	b.update(t, shows(10, 5, "Fetching input big.tif: 5 B of 10 B, waiting: Girder answers 503"))
+	b.hear(1, nil, waiting)
+	b.quiet(t)
+	b.hear(1, nil, fetching(5, 10, 0))
+	b.hear(1, nil, waiting)
+	b.quiet(t)
+	b.hear(1, nil, fetching(5, 10, 0))
+	b.update(t, shows(10, 5, "Fetching input big.tif: 5 B of 10 B"))
+	b.hear(1, nil, waiting)
+	b.hear(1, nil, fetching(5, 10, 0))
+	b.quiet(t)
+	b.hear(1, said(2, 1), nil)
+	b.update(t, shows(2, 1, "tile"))
+	b.hear(1, nil, waiting)
+	b.quiet(t)
+}
+
+// A job that has ended waits for nothing.
+func TestTheEndOfABarThatWaited(t *testing.T) {
+	t.Parallel()
+	waiting := fetching(5, 10, 0)
+	waiting.Waiting = "Girder answers 503"
+	var b bar
+	b.hear(1, nil, waiting)
+	b.sent()
+	b.finish(contracts.GirderError)
+	if diff := cmp.Diff(shows(10, 5, "Fetching input big.tif: 5 B of 10 B"), b.last(contracts.GirderError)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAPhaseThatIsOverBeforeTheNextUpdateIsNotShown(t *testing.T) {
 	t.Parallel()
 	var b bar

@@ -8,11 +8,6 @@ import (
 	"github.com/gantry-worker/gantry/services/job-tracker/internal/transcript"
 )
 
-// logPatience is how long the end of a log is waited for, from the last message
-// on, that is not there when its job has ended. An owner that was cut off ships
-// it again in this time.
-const logPatience = 10 * time.Second
-
 // heard is where log and notes arrive, nil while nobody listens.
 func (m *mirror) heard() <-chan heard {
 	if m.live == nil {
@@ -117,7 +112,7 @@ func (m *mirror) completeLog(ctx context.Context) error {
 	if m.live == nil && (last > 0 || !enough()) {
 		m.live = listen(ctx, m.bus, m.job)
 	}
-	silence := time.NewTimer(m.logPatience)
+	silence := time.NewTimer(m.manager.cfg.LogPatience)
 	defer silence.Stop()
 	again := false
 	for m.readSeq < last || !enough() {
@@ -141,7 +136,7 @@ func (m *mirror) completeLog(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		silence.Reset(m.logPatience)
+		silence.Reset(m.manager.cfg.LogPatience)
 	}
 	m.endAttemptsBefore(attempt)
 	if need = lastLogSeq(m.life.terminal); !enough() {

@@ -26,6 +26,10 @@ type Config struct {
 	SecretsRetention time.Duration
 	// Patience is how long a Girder that does not answer is asked again.
 	Patience time.Duration
+	// LogPatience is how long the end of a log is waited for, from the last message
+	// on, that is not there when its job has ended. An owner that was cut off ships
+	// it again in this time.
+	LogPatience time.Duration
 	// Sweep is the time between two looks for secrets to delete.
 	Sweep time.Duration
 }

@@ -61,9 +61,7 @@ type mirror struct {
 	live       *live
 	readSeq    uint64              // stream sequence of the last message heard
 	reread     transcript.Position // where a gap was met and the log read again
-	// logPatience is the constant of that name.
-	logPatience time.Duration
-	bar         bar
+	bar        bar
 	// As the projection had it when this run began: the attempt, and whether its
 	// task says how far it is.
 	attempt int
@@ -74,7 +72,7 @@ type mirror struct {
 
 func newMirror(m *Manager, job contracts.JobID) *mirror {
 	return &mirror{
-		manager: m, bus: m.bus, job: job, wake: make(chan struct{}, 1), attached: make(chan struct{}), logPatience: logPatience,
+		manager: m, bus: m.bus, job: job, wake: make(chan struct{}, 1), attached: make(chan struct{}),
 	}
 }
 
@@ -352,6 +350,9 @@ func (m *mirror) gate(ctx context.Context) contracts.GateReply {
 	select {
 	case <-m.attached:
 	case <-ctx.Done():
+		if m.isAttached() { // both at once: what is known counts
+			break
+		}
 		m.passed.Store(true)
 		m.wakeUp()
 		return contracts.GateReply{Verdict: contracts.GateOpen, Message: "Girder does not answer"}
