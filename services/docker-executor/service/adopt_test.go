@@ -150,7 +150,7 @@ func TestTheNextStartGoesOnWithWhatAKilledExecutorLeft(t *testing.T) {
 // ended waits for the end of an attempt, also one that will be tried again.
 func (s *stage) ended(job contracts.JobID) ([]contracts.EntryType, []*contracts.Entry) {
 	s.t.Helper()
-	for msg, err := range s.bus.Messages(s.t.Context(), contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
+	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -245,9 +245,7 @@ func TestARivalOnTheNodeAdopts(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := s.start(nil)
-	if err := alive.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s.letGo(alive)
 	types, _ := s.await("job")
 	sameTypes(t, types, "submitted", "queued", "claimed", "started", "adopted", "succeeded")
 	stop()

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
@@ -15,7 +16,9 @@ func TestArgumentsBecomeText(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	eng := &recorder{Engine: s.engine}
-	s.start(func(cfg *service.Config) { cfg.Engine, cfg.AllowBind = eng, []string{s.root} })
+	s.start(func(cfg *service.Config) {
+		cfg.Engine, cfg.AllowBind, cfg.HoldPatience = eng, []string{s.root}, time.Millisecond // there is no transfer
+	})
 	task := script("exit:0")
 	task.Docker.Volumes = []contracts.Volume{{Name: "data", Type: contracts.VolumeBindMount, HostPath: s.root, ContainerPath: "/mnt/data", Mode: "ro"}}
 	task.Docker.Args = append(task.Docker.Args,

@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -68,14 +69,18 @@ func (s *cancelStage) at(subject string, n int, f func()) {
 	})
 }
 
-// hang calls f once, while the engine is busy with a call.
+// hang calls f once, while the engine is busy with a call. A start is not gone on
+// with: that f ends it is the only way out.
 func (s *cancelStage) hang(call fake.Call, f func()) {
 	reached, release := s.engine.Hang(call)
+	s.t.Cleanup(release)
 	var wait sync.WaitGroup
 	wait.Go(func() {
 		<-reached
 		f()
-		release()
+		if call != fake.CallStart {
+			release()
+		}
 	})
 	s.t.Cleanup(wait.Wait)
 }
@@ -206,23 +211,22 @@ func TestARunningTaskIsStoppedBySignal(t *testing.T) {
 	t.Parallel()
 	grace := func(d time.Duration) *contracts.Duration { return (*contracts.Duration)(&d) }
 	for name, test := range map[string]struct {
-		steps  []string
+		trap   string
 		revoke contracts.Revoke
 		max    time.Duration
-		says   string
 	}{
-		"by default with SIGTERM":        {[]string{"trap:TERM:0", "hang"}, contracts.Revoke{}, time.Minute, ""},
-		"with its own signal":            {[]string{"trap:INT:0", "hang"}, contracts.Revoke{Signal: "SIGINT"}, time.Minute, ""},
-		"with SIGKILL after the grace":   {[]string{"trap:TERM:-1", "hang"}, contracts.Revoke{Grace: grace(time.Millisecond)}, time.Minute, ""},
-		"with a bounded grace":           {[]string{"trap:TERM:-1", "hang"}, contracts.Revoke{Grace: grace(time.Hour)}, time.Millisecond, ""},
-		"when it may not handle signals": {[]string{"trap:HUP:-1", "hang"}, contracts.Revoke{Signal: "SIGHUP", Grace: grace(0)}, time.Minute, ""},
+		"by default with SIGTERM":        {"trap:TERM:0", contracts.Revoke{Grace: grace(time.Hour)}, never},
+		"with its own signal":            {"trap:INT:0", contracts.Revoke{Signal: "SIGINT", Grace: grace(time.Hour)}, never},
+		"with SIGKILL after the grace":   {"trap:TERM:-1", contracts.Revoke{Grace: grace(time.Millisecond)}, never},
+		"with a bounded grace":           {"trap:TERM:-1", contracts.Revoke{Grace: grace(time.Hour)}, time.Millisecond},
+		"when it may not handle signals": {"trap:HUP:-1", contracts.Revoke{Signal: "SIGHUP", Grace: grace(0)}, never},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			signals := &signalRecorder{Engine: s.engine}
+			signals := &settled{signalRecorder{Engine: s.engine}}
 			stop := s.start(func(cfg *service.Config) { cfg.Engine, cfg.MaxGrace = signals, test.max })
-			s.offer("job", script(test.steps...))
+			s.offer("job", script(test.trap, "out:trapped\n", "hang"))
 			s.awaitEntry("job", contracts.EntryStarted)
 			test.revoke.Job = "job"
 			s.revoke(test.revoke)
@@ -232,7 +236,7 @@ func TestARunningTaskIsStoppedBySignal(t *testing.T) {
 				t.Errorf("a cancel counted: %+v", end)
 			}
 			want := []string{test.revoke.SignalOrDefault()}
-			if test.steps[0][len(test.steps[0])-2:] == "-1" {
+			if strings.HasSuffix(test.trap, "-1") {
 				want = append(want, "SIGKILL")
 			}
 			if got := signals.sent(); !slices.Equal(got, want) {
@@ -353,7 +357,7 @@ func TestTheGate(t *testing.T) {
 					t.Errorf("%v, canceled as %+v", types, data)
 				}
 			}
-			if test.end != contracts.EntrySucceeded && len(eng.specs) != 0 {
+			if test.end != contracts.EntrySucceeded && len(eng.made()) != 0 {
 				t.Error("a container was created")
 			}
 			stop()
@@ -366,7 +370,7 @@ func TestTheGate(t *testing.T) {
 func TestASilentGate(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	s.start(nil)
+	s.start(func(cfg *service.Config) { cfg.GatePatience = time.Millisecond })
 	listening, err := s.bus.Conn().SubscribeSync(contracts.JobsGateSubject)
 	if err != nil {
 		t.Fatal(err)

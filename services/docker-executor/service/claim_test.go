@@ -1,7 +1,6 @@
 package service_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -32,24 +31,22 @@ func TestTwoHundredTasksInFourSlots(t *testing.T) {
 
 // each offers a number of tasks and checks that each succeeds in its only
 // attempt.
-func (s *stage) each(n int) (bySource map[string]int) {
+func (s *stage) each(n int) {
 	s.t.Helper()
 	job := func(i int) contracts.JobID { return contracts.JobID(fmt.Sprintf("job-%d", i)) }
 	for i := range n {
 		s.offer(job(i), script(fmt.Sprintf("out:%d", i)))
 	}
-	bySource = map[string]int{}
 	for i := range n {
-		types, end := s.await(job(i))
+		types, _ := s.await(job(i))
 		sameTypes(s.t, types, "submitted", "queued", "claimed", "started", "succeeded")
 		if got := s.output(job(i), contracts.LogStdout); got != fmt.Sprint(i) {
 			s.t.Errorf("%s printed %q", job(i), got)
 		}
-		bySource[end.Source]++
 	}
-	return bySource
 }
 
+// Four tasks that wait for each other take two executors with two slots each.
 func TestTwoExecutorsShareTheWork(t *testing.T) {
 	t.Parallel()
 	for name, roots := range map[string]func(s *stage) string{
@@ -59,12 +56,25 @@ func TestTwoExecutorsShareTheWork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
-			stop := s.start(nil)
-			other := s.start(func(cfg *service.Config) { cfg.WorkRoot = roots(s) })
-			sources := s.each(40)
-			if len(sources) != 2 {
-				t.Errorf("the work was done by %v", sources)
+			host := t.TempDir()
+			stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{host} })
+			other := s.start(func(cfg *service.Config) { cfg.WorkRoot, cfg.AllowBind = roots(s), []string{host} })
+			waiting := []contracts.JobID{"a", "b", "c", "d"}
+			for _, job := range waiting {
+				s.offer(job, bound(script("await:/data/go"), host))
 			}
+			started := map[string]int{}
+			for _, job := range waiting {
+				started[s.awaitEntry(job, contracts.EntryStarted).Source]++
+			}
+			mustWrite(t, filepath.Join(host, "go"), "")
+			for _, job := range waiting {
+				s.succeeds(job)
+			}
+			if len(started) != 2 {
+				t.Errorf("the work was done by %v", started)
+			}
+			s.each(40)
 			stop()
 			other()
 			s.clean()
@@ -103,7 +113,7 @@ func TestAMessageIsLeftToAnOwnerThatLives(t *testing.T) {
 	}
 	t.Cleanup(stopOwner)
 	s.claimed("job", script("exit:0"), "ex-alive")
-	stop := s.start(nil)
+	stop := s.start(func(cfg *service.Config) { leaving(cfg); cfg.TakeoverAfter = 0 })
 	if request := <-asked; request != (contracts.OwnsRequest{Job: "job", Attempt: 1}) {
 		t.Errorf("asked for %+v", request)
 	}
@@ -126,7 +136,7 @@ func TestAJobOfAnExecutorThatIsGoneIsTakenOver(t *testing.T) {
 	s.claimed("pushed", script("exit:0"), "ex-gone", &contracts.Started{Container: "x"}, &contracts.Pushing{}, &contracts.Pushed{})
 	s.claimed("canceling", script("exit:0"), "ex-gone", &contracts.Canceling{By: "somebody"})
 	s.claimed("spent", atMostOnce, "ex-gone", &contracts.Started{Container: "x"})
-	stop := s.start(func(cfg *service.Config) { cfg.Slots = 5 })
+	stop := s.start(func(cfg *service.Config) { cfg.Slots, cfg.TakeoverAfter = 5, 0 })
 	for _, job := range []contracts.JobID{"claimed", "started", "pushed"} {
 		_, end := s.await(job)
 		if end.Type != contracts.EntrySucceeded || end.Attempt != 2 || end.Crashes != 1 {
@@ -153,7 +163,7 @@ func TestAJobThatItsExecutorDisownsIsTakenOver(t *testing.T) {
 	}
 	t.Cleanup(stopOwner)
 	s.claimed("job", script("exit:0"), "ex-other")
-	stop := s.start(func(cfg *service.Config) { cfg.TakeoverAfter = time.Hour })
+	stop := s.start(nil) // which would not take anything over
 	types, _ := s.await("job")
 	sameTypes(t, types, "submitted", "queued", "claimed", "claimed", "started", "succeeded")
 	stop()
@@ -224,12 +234,12 @@ func TestAClaimantRemovesContainersOfOlderAttempts(t *testing.T) {
 	spec := eng.only(t)
 	spec.Labels = maps.Clone(spec.Labels)
 	spec.Labels["gantry.job"], spec.Name, spec.Args, spec.Mounts = "job", "gantry-job-1", []string{"hang"}, nil
-	if _, err := s.engine.Create(t.Context(), spec); err != nil {
+	if _, err := s.engine.Create(s.ctx, spec); err != nil {
 		t.Fatal(err)
 	}
 	spec.Labels = map[string]string{"gantry.job": "job", "gantry.installation": "another"}
 	spec.Name = "foreign"
-	foreign, err := s.engine.Create(t.Context(), spec)
+	foreign, err := s.engine.Create(s.ctx, spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +248,7 @@ func TestAClaimantRemovesContainersOfOlderAttempts(t *testing.T) {
 	s.queue(failed, task, contracts.QueuedRetry)
 	s.succeeds("job")
 	stop()
-	if list, err := s.engine.List(t.Context(), nil); err != nil || len(list) != 1 || list[0].ID != foreign {
+	if list, err := s.engine.List(s.ctx, nil); err != nil || len(list) != 1 || list[0].ID != foreign {
 		t.Errorf("containers are %+v, error %v", list, err)
 	}
 }
@@ -260,7 +270,7 @@ func TestACreateWithoutAnAnswerIsMadeGood(t *testing.T) {
 func TestANameThatSomebodyElseHoldsIsNotNeeded(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	if _, err := s.engine.Create(t.Context(), engine.Spec{Name: "gantry-job-1", Image: fake.ScriptImage}); err != nil {
+	if _, err := s.engine.Create(s.ctx, engine.Spec{Name: "gantry-job-1", Image: fake.ScriptImage}); err != nil {
 		t.Fatal(err)
 	}
 	stop := s.start(nil)
@@ -287,9 +297,9 @@ func TestAnOvertakenAttemptIsDroppedAtEveryEntry(t *testing.T) {
 			proxy.Judge(func(subject string) bustest.Verdict {
 				if subject == contracts.LifeSubject("job") {
 					if left--; left == 0 {
-						last, err := s.bus.Last(context.Background(), "job")
+						last, err := s.bus.Last(s.ctx, "job")
 						if err == nil {
-							_, err = s.bus.Append(context.Background(), "job", last, &contracts.Claimed{Node: "elsewhere", Executor: "ex-new"})
+							_, err = s.bus.Append(s.ctx, "job", last, &contracts.Claimed{Node: "elsewhere", Executor: "ex-new"})
 						}
 						if err != nil {
 							t.Error(err)
@@ -299,7 +309,7 @@ func TestAnOvertakenAttemptIsDroppedAtEveryEntry(t *testing.T) {
 				}
 				return bustest.Pass
 			})
-			stop := s.start(func(cfg *service.Config) { cfg.NATS, cfg.DrainTimeout = proxy.Config(), time.Minute })
+			stop := s.start(func(cfg *service.Config) { cfg.NATS = proxy.Config() })
 			s.offer("job", outputTask())
 			<-overtaken
 			stop()
@@ -325,7 +335,7 @@ func TestARedeliveredMessageIsLeftToItsOwner(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := s.start(func(cfg *service.Config) { cfg.WorkRoot, cfg.TakeoverAfter = t.TempDir(), 0 })
+	other := s.start(func(cfg *service.Config) { leaving(cfg); cfg.WorkRoot, cfg.TakeoverAfter = t.TempDir(), 0 })
 	for {
 		if err := s.bus.GiveBack(&bus.Message{Reply: about.Reply}, 0); err != nil {
 			t.Fatal(err)
@@ -362,7 +372,7 @@ func TestATaskThatCannotBeReadIsRejected(t *testing.T) {
 	task := script("exit:0")
 	queued := s.append("job", s.submit("job", task), &contracts.Queued{Lane: task.Lane(), Queue: task.QueueOrDefault(), Kind: task.Kind()})
 	subject := contracts.ReadySubject(task.Lane(), task.QueueOrDefault(), task.Kind(), "job", queued.Offer)
-	if err := s.bus.PublishOnce(t.Context(), subject, []byte(`{"version":1,"id":"job","task":`)); err != nil {
+	if err := s.bus.PublishOnce(s.ctx, subject, []byte(`{"version":1,"id":"job","task":`)); err != nil {
 		t.Fatal(err)
 	}
 	stop := s.start(nil)

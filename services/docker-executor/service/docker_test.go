@@ -8,10 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
@@ -48,7 +50,29 @@ func newDockerStage(t *testing.T) *dockerStage {
 	if err := eng.Ping(t.Context()); err != nil {
 		enginetest.Unavailable(t, "no Docker engine: %v", err)
 	}
-	return &dockerStage{stage: newStage(t), docker: eng, image: enginetest.BuildImage(t, "")}
+	s := &dockerStage{stage: newStage(t), docker: eng, image: enginetest.BuildImage(t, "")}
+	t.Cleanup(s.removeLeft)
+	return s
+}
+
+// removeLeft removes what a test that failed left on the engine, which is
+// everybody's.
+func (s *dockerStage) removeLeft() {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), patience)
+	defer cancel()
+	installation, err := s.bus.Installation(ctx)
+	if err != nil {
+		s.t.Error(err)
+		return
+	}
+	list, err := s.docker.List(ctx, map[string]string{"gantry.installation": installation})
+	for i := range list {
+		err = errors.Join(err, s.docker.Remove(ctx, list[i].ID))
+	}
+	if err != nil {
+		s.t.Error(err)
+	}
 }
 
 func (s *dockerStage) script(steps ...string) *contracts.Task {
@@ -64,11 +88,11 @@ func (s *dockerStage) start() (stop func()) {
 // left returns the containers of this stage's installation.
 func (s *dockerStage) left() []engine.Container {
 	s.t.Helper()
-	installation, err := s.bus.Installation(s.t.Context())
+	installation, err := s.bus.Installation(s.ctx)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	list, err := s.docker.List(s.t.Context(), map[string]string{"gantry.installation": installation})
+	list, err := s.docker.List(s.ctx, map[string]string{"gantry.installation": installation})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -116,7 +140,8 @@ func TestDockerStopsARevokedTask(t *testing.T) {
 	s.awaitEntry("job", contracts.EntryStarted)
 	s.revoke(contracts.Revoke{Job: "job"})
 	types, _ := s.await("job")
-	sameTypes(t, types, "submitted", "queued", "claimed", "started", "canceling", "canceled")
+	// An engine that has too much to do at first may have the job claimed again.
+	sameTypes(t, types[max(len(types)-4, 0):], "claimed", "started", "canceling", "canceled")
 	stop()
 	s.clean()
 }
@@ -138,14 +163,15 @@ func runChild(data string) {
 		ctx, stop := signal.NotifyContext(zerolog.New(os.Stderr).WithContext(context.Background()), syscall.SIGTERM)
 		defer stop()
 		err = service.Run(ctx, service.Config{
-			NATS: c.NATS, WorkRoot: c.Root, Slots: 1, Queues: []contracts.Queue{contracts.DefaultQueue}, LogLimit: "64m", MaxGrace: time.Minute, OrphanGrace: 2 * time.Minute,
+			NATS: c.NATS, WorkRoot: c.Root, Slots: 1, Queues: []contracts.Queue{contracts.DefaultQueue}, AllowBind: []string{c.Root},
+			LogLimit: "1g", MaxGrace: never, OrphanGrace: never, TakeoverAfter: never, DrainTimeout: patience,
 		})
 	}
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }
 
-// startChild starts an executor that can be killed.
+// startChild starts an executor that can be killed, which the test's end does too.
 func (s *dockerStage) startChild() *exec.Cmd {
 	s.t.Helper()
 	data, err := json.Marshal(child{NATS: s.server.Config(), Root: s.root})
@@ -156,12 +182,16 @@ func (s *dockerStage) startChild() *exec.Cmd {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	executor := exec.CommandContext(s.t.Context(), program)
+	executor := exec.Command(program)
 	executor.Env = append(os.Environ(), childConfig+"="+string(data))
-	executor.Stderr = &testLog{t: s.t}
+	executor.Stderr = s.log
 	if err := executor.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() {
+		_ = executor.Process.Kill() // it may have ended
+		_ = executor.Wait()         // it may have been waited for
+	})
 	return executor
 }
 
@@ -175,14 +205,15 @@ func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	executor := s.startChild()
-	const lines, width, kills = 40000, 60, 3
-	const program = `i=0; while [ $i -lt 40000 ]; do printf '%059d\n' $i; i=$((i+1)); [ $((i % 100)) -ne 0 ] || sleep 0.01; done; echo end >&2`
-	task := s.script(program)
+	const width, kills, between = 60, 3, 150_000
+	const program = `i=0; while [ ! -e /data/go ]; do printf '%059d\n' $i; i=$((i+1)); [ $((i % 50)) -ne 0 ] || sleep 0.01; done; echo $i >&2`
+	task := bound(s.script(program), s.root)
 	task.Docker.Entrypoint = contracts.Command{"/bin/sh", "-c"}
 	s.offer("job", task)
-	container := s.awaitEntry("job", contracts.EntryStarted).Data.(*contracts.Started).Container
+	started := s.awaitEntry("job", contracts.EntryStarted)
+	container := started.Data.(*contracts.Started).Container
 	for n := range kills {
-		s.awaitLog("job", (n+1)*lines*width/(2*kills))
+		s.awaitLog("job", (n+1)*between)
 		if err := executor.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -192,12 +223,19 @@ func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
 		}
 		executor = s.startChild()
 	}
+	s.awaitLog("job", (kills+1)*between)
+	mustWrite(t, filepath.Join(s.root, "go"), "")
 	succeeded := s.succeeds("job")
-	_, life := s.life("job")
-	for _, entry := range life[3:] {
-		if entry.Attempt != 1 || entry.Crashes != 0 {
+	types, life := s.life("job")
+	for _, entry := range life[slices.Index(types, contracts.EntryStarted):] {
+		if entry.Attempt != started.Attempt || entry.Crashes != 0 {
 			t.Errorf("entry %+v", entry)
 		}
+	}
+	said := s.output("job", contracts.LogStderr)
+	lines, err := strconv.Atoi(strings.TrimSuffix(said, "\n"))
+	if err != nil {
+		t.Errorf("standard error is %q: %v", said, err)
 	}
 	var want strings.Builder
 	for i := range lines {
@@ -205,9 +243,6 @@ func TestDockerAfterAnExecutorIsKilled(t *testing.T) {
 	}
 	if got := s.output("job", contracts.LogStdout); got != want.String() {
 		t.Errorf("the log has %d bytes, want %d, or they differ", len(got), want.Len())
-	}
-	if got := s.output("job", contracts.LogStderr); got != "end\n" {
-		t.Errorf("standard error is %q", got)
 	}
 	s.lastSeq("job", succeeded.LogSeq)
 	awaitAck(t, acked) // a message that is not comes again only after its lease
@@ -225,15 +260,16 @@ func TestDockerAfterAnExecutorStoodStill(t *testing.T) {
 	executor := s.startChild()
 	s.offer("job", s.script("hang"))
 	started := s.awaitEntry("job", contracts.EntryStarted)
+	s.awaitNode(func(listed bool) bool { return listed })
 	if err := executor.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	s.awaitNobody()
+	s.awaitNode(func(listed bool) bool { return !listed })
 	last := s.append("job", started, &contracts.Claimed{Node: "elsewhere", Executor: "ex-new"})
 	if err := executor.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.docker.Wait(t.Context(), started.Data.(*contracts.Started).Container, engine.Run{})
+	_, err := s.docker.Wait(s.ctx, started.Data.(*contracts.Started).Container, engine.Run{})
 	if err != nil && !errors.Is(err, engine.ErrNotFound) {
 		t.Fatal(err)
 	}
@@ -255,20 +291,21 @@ func ignoreExit(err error) error {
 	return err
 }
 
-// awaitNobody returns when no executor is listed any more.
-func (s *stage) awaitNobody() {
+// awaitNode returns when a change of the list of executors is what the test waits
+// for: one is listed, or one is not any more.
+func (s *stage) awaitNode(isIt func(listed bool) bool) {
 	s.t.Helper()
-	kv, err := s.bus.JetStream().KeyValue(s.t.Context(), contracts.BucketNodes)
+	kv, err := s.bus.JetStream().KeyValue(s.ctx, contracts.BucketNodes)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	watch, err := kv.WatchAll(s.t.Context(), jetstream.UpdatesOnly())
+	watch, err := kv.WatchAll(s.ctx)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer watch.Stop() //nolint:errcheck // the test's connection ends
 	for update := range watch.Updates() {
-		if update != nil && update.Operation() != jetstream.KeyValuePut {
+		if update != nil && isIt(update.Operation() == jetstream.KeyValuePut) {
 			return
 		}
 	}
@@ -278,7 +315,7 @@ func (s *stage) awaitNobody() {
 // awaitLog returns when that many bytes of a job's log are stored.
 func (s *stage) awaitLog(job contracts.JobID, size int) {
 	s.t.Helper()
-	for chunk, err := range s.bus.Log(s.t.Context(), job, true) {
+	for chunk, err := range s.bus.Log(s.ctx, job, true) {
 		if err != nil {
 			s.t.Fatal(err)
 		}

@@ -130,7 +130,7 @@ func TestAnOfferIsGivenBackFiveTimes(t *testing.T) {
 // waiting for it.
 func (s *stage) entryAfter(job contracts.JobID, n int) *contracts.Entry {
 	s.t.Helper()
-	for msg, err := range s.bus.Messages(s.t.Context(), contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
+	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -238,11 +238,11 @@ func TestAnUnwritableWorkFolderClaimsNothing(t *testing.T) {
 // awaitNotReady returns why an executor says that it is not ready.
 func (s *stage) awaitNotReady(says string) string {
 	s.t.Helper()
-	kv, err := s.bus.JetStream().KeyValue(s.t.Context(), contracts.BucketNodes)
+	kv, err := s.bus.JetStream().KeyValue(s.ctx, contracts.BucketNodes)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	watch, err := kv.WatchAll(s.t.Context())
+	watch, err := kv.WatchAll(s.ctx)
 	if err != nil {
 		s.t.Fatal(err)
 	}

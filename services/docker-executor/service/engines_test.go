@@ -2,7 +2,10 @@ package service_test
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"sync"
+	"testing"
 
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
@@ -22,6 +25,23 @@ func (r *recorder) Create(ctx context.Context, spec engine.Spec) (string, error)
 	return r.Engine.Create(ctx, spec)
 }
 
+// made returns what containers were made of, so far.
+func (r *recorder) made() []engine.Spec {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.specs)
+}
+
+// only returns what the only container was made of.
+func (r *recorder) only(t *testing.T) engine.Spec {
+	t.Helper()
+	made := r.made()
+	if len(made) != 1 {
+		t.Fatalf("%d containers were created", len(made))
+	}
+	return made[0]
+}
+
 // signalRecorder notes the signals that containers get.
 type signalRecorder struct {
 	*fake.Engine
@@ -39,8 +59,25 @@ func (r *signalRecorder) Signal(ctx context.Context, id, signal string) error {
 func (r *signalRecorder) sent() []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return append([]string(nil), r.signals...)
+	return slices.Clone(r.signals)
 }
+
+// settled has containers come to their first line of output before their start
+// is known: whatever the executor counts from the start finds them there.
+type settled struct{ signalRecorder }
+
+func (e *settled) Start(ctx context.Context, id string) error {
+	if err := e.signalRecorder.Start(ctx, id); err != nil {
+		return err
+	}
+	_, err := e.Engine.Logs(ctx, id, engine.Both, engine.Position{}, func(engine.Frame) error { return errSettled })
+	if errors.Is(err, errSettled) {
+		return nil
+	}
+	return errors.Join(errors.New("the container has no output"), err)
+}
+
+var errSettled = errors.New("the container has come to its first line")
 
 // removeRecorder tells of containers that were removed.
 type removeRecorder struct {
@@ -79,4 +116,16 @@ func (s *shaky) Wait(ctx context.Context, id string, began engine.Run) (engine.E
 	exit, err := s.Engine.Wait(ctx, id, began)
 	exit.EngineLost = true
 	return exit, err
+}
+
+// brief has containers end before their start is known: no time limit counts
+// for them.
+type brief struct{ *fake.Engine }
+
+func (e *brief) Start(ctx context.Context, id string) error {
+	if err := e.Engine.Start(ctx, id); err != nil {
+		return err
+	}
+	_, err := e.Engine.Wait(ctx, id, engine.Run{})
+	return err
 }

@@ -41,7 +41,7 @@ func TestAContainerIsKept(t *testing.T) {
 	s.revoke(contracts.Revoke{Job: "revoked"})
 	s.await("revoked")
 	stop()
-	list, err := s.engine.List(t.Context(), nil)
+	list, err := s.engine.List(s.ctx, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,15 +68,15 @@ func TestAKeptContainerNeverRunsOn(t *testing.T) {
 	task := kept("exit:0")
 	last := s.append("job", s.submit("job", task), &contracts.Queued{})
 	last = s.append("job", last, &contracts.Claimed{Node: "elsewhere", Executor: dead})
-	installation, err := s.bus.Installation(t.Context())
+	installation, err := s.bus.Installation(s.ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.engine.Create(t.Context(), engine.Spec{Name: "gantry-job-1", Image: fake.ScriptImage, Args: []string{"hang"}, Labels: map[string]string{
+	id, err := s.engine.Create(s.ctx, engine.Spec{Name: "gantry-job-1", Image: fake.ScriptImage, Args: []string{"hang"}, Labels: map[string]string{
 		"gantry.installation": installation, "gantry.node": "elsewhere", "gantry.job": "job", "gantry.attempt": "1", "gantry.keep": "true",
 	}})
 	if err == nil {
-		err = s.engine.Start(t.Context(), id)
+		err = s.engine.Start(s.ctx, id)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestAKeptContainerNeverRunsOn(t *testing.T) {
 	stop := s.start(nil)
 	s.succeeds("job")
 	stop()
-	list, err := s.engine.List(t.Context(), nil)
+	list, err := s.engine.List(s.ctx, nil)
 	if err != nil || len(list) != 2 || list[0].State != engine.Exited || list[1].State != engine.Exited {
 		t.Errorf("containers are %+v, error %v", list, err)
 	}
@@ -182,7 +182,7 @@ func TestTheWayToAGPU(t *testing.T) {
 				s.succeeds("job")
 			}
 			var tried []string
-			for _, spec := range eng.specs {
+			for _, spec := range eng.made() {
 				tried = append(tried, wayOf(&spec, all, one))
 			}
 			if fmt.Sprint(tried) != fmt.Sprint(test.tried) {
@@ -232,7 +232,6 @@ func TestAttemptsLeaveNothing(t *testing.T) { // not beside others, whose gorout
 	for s.containers() != 0 || len(s.folders()) != 0 || s.messages(contracts.StreamReady) != 0 {
 		runtime.Gosched() // the last attempt cleans up behind its end
 	}
-	const patience = 30 * time.Second // for what is on its way out
 	for began := time.Now(); ; runtime.Gosched() {
 		left := append(attempting(), opened(t, s.root)...)
 		if len(left) == 0 {

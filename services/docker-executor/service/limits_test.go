@@ -31,7 +31,7 @@ func (s *stage) timedOut(job contracts.JobID, says string) {
 func TestATimeLimitKills(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	eng := &signalRecorder{Engine: s.engine}
+	eng := &settled{signalRecorder{Engine: s.engine}}
 	tr := s.transfers(true, sent)
 	stop := s.start(func(cfg *service.Config) { cfg.Engine = eng })
 	task := limited(0, 50*time.Millisecond, "trap:TERM:0", "out:text\n", "hang")
@@ -42,8 +42,8 @@ func TestATimeLimitKills(t *testing.T) {
 	}
 	s.offer("job", task)
 	s.timedOut("job", "time limit of 50ms reached, the container was killed")
-	if !slices.Equal(eng.signals, []string{"SIGKILL"}) {
-		t.Errorf("signals were %v", eng.signals)
+	if !slices.Equal(eng.sent(), []string{"SIGKILL"}) {
+		t.Errorf("signals were %v", eng.sent())
 	}
 	if steps := tr.asked(); len(steps) != 1 || steps[0].Step != "out-1" {
 		t.Errorf("transfer was asked for %+v", steps)
@@ -62,35 +62,35 @@ func TestATimeLimitKills(t *testing.T) {
 func TestASoftTimeLimitAsks(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
-	eng := &signalRecorder{Engine: s.engine}
+	eng := &settled{signalRecorder{Engine: s.engine}}
 	stop := s.start(func(cfg *service.Config) { cfg.Engine = eng })
-	s.offer("well", limited(50*time.Millisecond, time.Hour, "trap:TERM:0", "hang"))
+	s.offer("well", limited(50*time.Millisecond, time.Hour, "trap:TERM:0", "out:text\n", "hang"))
 	s.succeeds("well")
 	if got := s.output("well", contracts.LogStderr); got != "Soft time limit of 50ms reached: the container is asked to end (SIGTERM).\n" {
 		t.Errorf("the log is %q", got)
 	}
-	s.offer("badly", limited(50*time.Millisecond, time.Hour, "hang"))
+	s.offer("badly", limited(50*time.Millisecond, time.Hour, "out:text\n", "hang"))
 	if failed := s.fails("badly"); failed.Kind != contracts.FailureTask || !strings.Contains(failed.Message, "soft time limit of 50ms") {
 		t.Errorf("failed as %+v", failed)
 	}
-	if !slices.Equal(eng.signals, []string{"SIGTERM", "SIGTERM"}) {
-		t.Errorf("signals were %v", eng.signals)
+	if !slices.Equal(eng.sent(), []string{"SIGTERM", "SIGTERM"}) {
+		t.Errorf("signals were %v", eng.sent())
 	}
 	stop()
 	s.clean()
 }
 
-// TestASoftTimeLimitIsNotAskedAgain by whoever adopts the attempt.
+// TestASoftTimeLimitIsNotAskedAgain by whoever adopts the attempt, which the
+// adopter's node limits in the end.
 func TestASoftTimeLimitIsNotAskedAgain(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)
 	eng := &stubborn{Engine: s.engine, asked: make(chan struct{}, 10)}
-	with := func(cfg *service.Config) { cfg.Engine = eng }
-	stop := s.start(with)
-	s.offer("job", limited(50*time.Millisecond, 1500*time.Millisecond, "hang"))
+	stop := s.start(func(cfg *service.Config) { leaving(cfg); cfg.Engine = eng })
+	s.offer("job", limited(50*time.Millisecond, 0, "hang"))
 	<-eng.asked
 	stop()
-	stop = s.start(with)
+	stop = s.start(func(cfg *service.Config) { cfg.Engine, cfg.MaxTime = eng, 1500*time.Millisecond })
 	s.timedOut("job", "time limit of 1.5s reached, the container was killed")
 	if again := len(eng.asked); again != 0 {
 		t.Errorf("the container was asked %d times more", again)
@@ -151,8 +151,8 @@ func TestATaskThatEndsInTimeIsNotTouched(t *testing.T) {
 	if failed := s.fails("killed"); failed.Kind != contracts.FailureTask || !strings.Contains(failed.Message, "(137)") {
 		t.Errorf("failed as %+v", failed)
 	}
-	if len(eng.signals) != 0 {
-		t.Errorf("signals were %v", eng.signals)
+	if len(eng.sent()) != 0 {
+		t.Errorf("signals were %v", eng.sent())
 	}
 	stop()
 	s.clean()
@@ -186,15 +186,15 @@ func TestATimeLimitCountsFromTheStart(t *testing.T) {
 	s.died("killed", task(), s.claim())
 	id = s.running("killed", "hang")
 	s.append("killed", s.lastOf("killed"), &contracts.Started{Container: id})
-	if err := s.engine.Signal(t.Context(), id, "SIGKILL"); err != nil {
+	if err := s.engine.Signal(s.ctx, id, "SIGKILL"); err != nil {
 		t.Fatal(err)
 	}
 	eng := &signalRecorder{Engine: s.engine}
 	stop := s.start(func(cfg *service.Config) { cfg.Engine = eng })
 	s.timedOut("running", "time limit of 2ns reached, the container was killed")
 	s.timedOut("killed", "time limit of 2ns reached, the container was killed")
-	if slices.Contains(eng.signals, "SIGTERM") {
-		t.Errorf("signals were %v", eng.signals)
+	if slices.Contains(eng.sent(), "SIGTERM") {
+		t.Errorf("signals were %v", eng.sent())
 	}
 	stop()
 	s.clean()
@@ -202,7 +202,7 @@ func TestATimeLimitCountsFromTheStart(t *testing.T) {
 
 func (s *stage) lastOf(job contracts.JobID) *bus.Seen {
 	s.t.Helper()
-	last, err := s.bus.Last(s.t.Context(), job)
+	last, err := s.bus.Last(s.ctx, job)
 	if err != nil {
 		s.t.Fatal(err)
 	}

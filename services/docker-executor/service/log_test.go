@@ -133,16 +133,16 @@ func TestTheLastProgressAndPhaseAreThere(t *testing.T) {
 // notes returns what is stored of a job's notes now.
 func (s *stage) notes(job contracts.JobID) []*contracts.Note {
 	s.t.Helper()
-	stream, err := s.bus.JetStream().Stream(s.t.Context(), contracts.StreamLive)
+	stream, err := s.bus.JetStream().Stream(s.ctx, contracts.StreamLive)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	last, err := stream.GetLastMsgForSubject(s.t.Context(), contracts.NotesSubject(job))
+	last, err := stream.GetLastMsgForSubject(s.ctx, contracts.NotesSubject(job))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	var notes []*contracts.Note
-	for msg, err := range s.bus.Messages(s.t.Context(), contracts.StreamLive, 1, contracts.NotesSubject(job)) {
+	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamLive, 1, contracts.NotesSubject(job)) {
 		if err != nil {
 			s.t.Fatal(err)
 		}

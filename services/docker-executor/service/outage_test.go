@@ -2,6 +2,7 @@ package service_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -91,5 +92,5 @@ func (b *breaker) judge(subject string) bustest.Verdict {
 func (b *breaker) left() map[string]int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.at
+	return maps.Clone(b.at)
 }

@@ -48,7 +48,7 @@ func TestALostLeaseStopsTheContainer(t *testing.T) {
 	s.offer("job", script("hang"))
 	container := s.awaitEntry("job", contracts.EntryStarted).Data.(*contracts.Started).Container
 	s.server.Stop()
-	if exit, err := s.engine.Wait(t.Context(), container, engine.Run{}); err != nil || exit.Signal != "SIGTERM" {
+	if exit, err := s.engine.Wait(s.ctx, container, engine.Run{}); err != nil || exit.Signal != "SIGTERM" {
 		t.Errorf("the container ended as %+v, %v", exit, err)
 	}
 	s.server.Restart()
@@ -96,11 +96,11 @@ func (r *startAndRemoveRecorder) Remove(ctx context.Context, id string) error {
 // times.
 func (s *stage) awaitRenewals(n int) {
 	s.t.Helper()
-	kv, err := s.bus.JetStream().KeyValue(s.t.Context(), contracts.BucketNodes)
+	kv, err := s.bus.JetStream().KeyValue(s.ctx, contracts.BucketNodes)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	watch, err := kv.WatchAll(s.t.Context(), jetstream.UpdatesOnly())
+	watch, err := kv.WatchAll(s.ctx, jetstream.UpdatesOnly())
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -120,14 +120,14 @@ func (s *stage) awaitRenewals(n int) {
 func TestAnEndThatCannotBeWrittenIsInfrastructure(t *testing.T) {
 	patient(t)
 	s := newStage(t)
-	jobs, err := s.bus.JetStream().Stream(t.Context(), contracts.StreamJobs)
+	jobs, err := s.bus.JetStream().Stream(s.ctx, contracts.StreamJobs)
 	if err != nil {
 		t.Fatal(err)
 	}
 	narrow := jobs.CachedInfo().Config
 	narrow.MaxMsgSize = 3 << 10
 	s.transfers(true, func(step contracts.Step) *contracts.StepResult {
-		if _, err := s.bus.JetStream().UpdateStream(context.Background(), narrow); err != nil {
+		if _, err := s.bus.JetStream().UpdateStream(s.ctx, narrow); err != nil {
 			t.Error(err)
 		}
 		// There is room for one of them, and not for both.
@@ -157,7 +157,7 @@ func TestAnEngineIsRestartedWhileNobodyWatches(t *testing.T) {
 			if live {
 				s.engine.Keep()
 			}
-			stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{s.root} })
+			stop := s.start(func(cfg *service.Config) { leaving(cfg); cfg.AllowBind = []string{s.root} })
 			s.offer("job", bound(script("out:before\n", "await:/data/go", "out:after\n"), s.root))
 			s.awaitEntry("job", contracts.EntryStarted)
 			stop()

@@ -13,7 +13,7 @@ import (
 // awaitPhase waits until an attempt says that it is busy with that.
 func (s *stage) awaitPhase(job contracts.JobID, want contracts.Phase) {
 	s.t.Helper()
-	for msg, err := range s.bus.Messages(s.t.Context(), contracts.StreamLive, 1, contracts.NotesSubject(job)) {
+	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamLive, 1, contracts.NotesSubject(job)) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -51,7 +51,7 @@ func (s *stage) tells(step contracts.Step, note contracts.TransferNote) {
 func (s *stage) holdUp(seen <-chan struct{}) {
 	select {
 	case <-seen:
-	case <-s.t.Context().Done():
+	case <-s.ctx.Done():
 	}
 }
 

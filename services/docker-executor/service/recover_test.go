@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -59,11 +60,11 @@ func (s *stage) died(job contracts.JobID, task *contracts.Task, then ...contract
 func (s *stage) take() jetstream.Msg {
 	s.t.Helper()
 	declared := contracts.ReadyConsumer(contracts.LaneNormal, contracts.DefaultQueue, contracts.KindDocker)
-	consumer, err := s.bus.JetStream().Consumer(s.t.Context(), declared.Stream, declared.Durable)
+	consumer, err := s.bus.JetStream().Consumer(s.ctx, declared.Stream, declared.Durable)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	msg, err := consumer.Next(jetstream.FetchContext(s.t.Context()))
+	msg, err := consumer.Next(jetstream.FetchContext(s.ctx))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -73,11 +74,11 @@ func (s *stage) take() jetstream.Msg {
 // container makes the container of a job's first attempt.
 func (s *stage) container(job contracts.JobID, steps ...string) (id string) {
 	s.t.Helper()
-	installation, err := s.bus.Installation(s.t.Context())
+	installation, err := s.bus.Installation(s.ctx)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	id, err = s.engine.Create(s.t.Context(), engine.Spec{
+	id, err = s.engine.Create(s.ctx, engine.Spec{
 		Name: "gantry-" + string(job) + "-1", Image: fake.ScriptImage, Args: steps,
 		Labels: map[string]string{
 			"gantry.installation": installation, "gantry.node": string(s.node()), "gantry.job": string(job), "gantry.attempt": "1",
@@ -93,7 +94,7 @@ func (s *stage) container(job contracts.JobID, steps ...string) (id string) {
 func (s *stage) running(job contracts.JobID, steps ...string) (id string) {
 	s.t.Helper()
 	id = s.container(job, steps...)
-	if err := s.engine.Start(s.t.Context(), id); err != nil {
+	if err := s.engine.Start(s.ctx, id); err != nil {
 		s.t.Fatal(err)
 	}
 	return id
@@ -102,7 +103,7 @@ func (s *stage) running(job contracts.JobID, steps ...string) (id string) {
 // exited makes that container and returns when it has ended.
 func (s *stage) exited(job contracts.JobID, steps ...string) {
 	s.t.Helper()
-	if _, err := s.engine.Wait(s.t.Context(), s.running(job, steps...), engine.Run{}); err != nil {
+	if _, err := s.engine.Wait(s.ctx, s.running(job, steps...), engine.Run{}); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -137,14 +138,7 @@ func TestAFolderWithoutAClaimIsOnlyRemoved(t *testing.T) {
 // nak has the ready message of a job's folder come again at once.
 func (s *stage) nak(job contracts.JobID) {
 	s.t.Helper()
-	f, err := folder.Take(s.root, job, 1)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	if err := s.bus.GiveBack(&bus.Message{Reply: f.Reply}, 0); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
+	if err := s.bus.GiveBack(&bus.Message{Reply: s.about(job).Reply}, 0); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -210,10 +204,19 @@ func TestTheFolderOfALivingExecutorIsLeftAlone(t *testing.T) {
 func (s *stage) abandon(about folder.About) {
 	s.t.Helper()
 	f, err := folder.Create(s.root, about)
-	if err == nil {
-		err = f.Close()
-	}
 	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.letGo(f)
+}
+
+// letGo gives the lock of a folder back, for good: a program that another test
+// starts right now would keep it until it runs.
+func (s *stage) letGo(f *folder.Folder) {
+	s.t.Helper()
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := f.Close(); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -224,7 +227,7 @@ func TestDrain(t *testing.T) {
 		t.Parallel()
 		s := newStage(t)
 		s.engine.AddRemote("remote:1", nil)
-		stop := s.start(func(cfg *service.Config) { cfg.DrainTimeout = 1 << 40 })
+		stop := s.start(func(cfg *service.Config) { cfg.DrainTimeout = never })
 		reached, release := s.engine.Hang(fake.CallPull)
 		defer release()
 		task := script("exit:0")
@@ -250,7 +253,7 @@ func TestDrain(t *testing.T) {
 		t.Parallel()
 		s := newStage(t)
 		cfg := s.config(s.server.Config())
-		cfg.DrainTimeout, cfg.AllowBind = 1<<40, []string{s.root}
+		cfg.AllowBind = []string{s.root}
 		cancel, done := s.run(cfg)
 		task := script("await:/data/go", "out:end")
 		task.Docker.Volumes = []contracts.Volume{{Name: "data", Type: contracts.VolumeBindMount, HostPath: s.root, ContainerPath: "/data", Mode: "ro"}}
@@ -265,7 +268,7 @@ func TestDrain(t *testing.T) {
 	t.Run("leaves what takes too long", func(t *testing.T) {
 		t.Parallel()
 		s := newStage(t)
-		stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{s.root} })
+		stop := s.start(func(cfg *service.Config) { leaving(cfg); cfg.AllowBind = []string{s.root} })
 		s.offer("job", bound(script("out:before\n", "await:/data/go", "out:after\n"), s.root))
 		container := s.awaitEntry("job", contracts.EntryStarted).Data.(*contracts.Started).Container
 		stop()
@@ -288,7 +291,7 @@ func TestDrain(t *testing.T) {
 	t.Run("ends without NATS", func(t *testing.T) {
 		patient(t)
 		s := newStage(t)
-		stop := s.start(nil)
+		stop := s.start(leaving)
 		s.offer("job", script("trap:TERM:0", "hang"))
 		s.awaitEntry("job", contracts.EntryStarted)
 		s.server.Stop()

@@ -64,6 +64,10 @@ type Config struct {
 	OnReady func() `kong:"-"`
 	// Engine replaces the Docker engine, in tests.
 	Engine engine.Engine `kong:"-"`
+	// GatePatience and HoldPatience replace, in tests, for how long the gate, and
+	// transfer asked to hold progress pipes, may be silent before a task goes on
+	// without them.
+	GatePatience, HoldPatience time.Duration `kong:"-"`
 }
 
 // Policy is what tasks may do without a setting that allows it.
@@ -203,6 +207,7 @@ func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID,
 		Bus: b, Engine: cfg.Engine, Images: engine.NewImages(cfg.Engine, engine.PullLimits{Idle: cfg.PullIdle, Total: cfg.PullTimeout}), Policy: allowed,
 		Node: nodeID, Executor: id, Installation: installation,
 		Draining: ctx.Done(), MaxGrace: cfg.MaxGrace, LogLimit: limit, GirderAPIURL: cfg.GirderAPIURL,
+		GatePatience: cfg.GatePatience, HoldPatience: cfg.HoldPatience,
 	}
 	return executor.New(executor.Settings{
 		Tools: tools, WorkRoot: cfg.WorkRoot, Queues: cfg.Queues, Slots: cfg.Slots, Presence: bus.NewPresence(b),

@@ -10,12 +10,11 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 	"github.com/gantry-worker/gantry/services/internal/bus"
@@ -25,13 +24,24 @@ func TestMain(m *testing.M) {
 	if data := os.Getenv(childConfig); data != "" {
 		runChild(data)
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
+
+const (
+	// patience is for what must come, on a machine that has much else to do.
+	patience = 2 * time.Minute
+	// never is longer than any test takes.
+	never = 24 * time.Hour
+)
 
 // stage is a NATS server, a fake engine, a work folder, and what a dispatcher
 // would do. Executors are started on it.
 type stage struct {
-	t       *testing.T
+	t *testing.T
+	// ctx ends with the test. It has a deadline, never reached: for a context
+	// without one the library sets a deadline of seconds to each request.
+	ctx     context.Context
+	log     *testLog
 	server  *natstest.Server
 	bus     *bus.Bus
 	engine  *fake.Engine
@@ -42,42 +52,64 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	t.Helper()
+	log := &testLog{t: t}
+	t.Cleanup(log.end)
+	ctx, cancel := context.WithTimeout(t.Context(), never)
+	t.Cleanup(cancel)
 	server := natstest.Start(t)
-	b, err := bus.Open(t.Context(), server.Config(), "test", "test")
+	b, err := bus.Open(ctx, server.Config(), "test", "test")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(b.Close)
 	for _, lane := range contracts.Lanes {
-		if err := b.DeclareConsumer(t.Context(), contracts.ReadyConsumer(lane, contracts.DefaultQueue, contracts.KindDocker)); err != nil {
+		if err := b.DeclareConsumer(ctx, contracts.ReadyConsumer(lane, contracts.DefaultQueue, contracts.KindDocker)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	root := t.TempDir() // outlives the containers, which may write there
 	eng := fake.New()
 	t.Cleanup(eng.Close)
-	return &stage{t: t, server: server, bus: b, engine: eng, root: t.TempDir()}
+	return &stage{t: t, ctx: ctx, log: log, server: server, bus: b, engine: eng, root: root}
 }
 
-// testLog writes to the test's log until the test ends.
+// testLog writes to the test's log until the test ends. What a connection tells
+// of itself may come after its end, and is dropped.
 type testLog struct {
 	mu sync.Mutex
-	t  *testing.T
+	t  *testing.T // nil after the end
 }
 
 func (l *testLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.t.Log(string(p))
+	if l.t != nil {
+		l.t.Log(string(p))
+	}
 	return len(p), nil
 }
 
-// config is what an executor on the stage starts with.
+func (l *testLog) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.t = nil
+}
+
+// config is what an executor on the stage starts with. It is patient when it is
+// stopped: a test that leaves attempts to the next start sets no DrainTimeout.
+// Nothing is taken over, and a gate or a transfer that is there is waited for,
+// unless a test says so.
 func (s *stage) config(nats client.Config) service.Config {
 	return service.Config{
 		NATS: nats, WorkRoot: s.root, Slots: 2, Queues: []contracts.Queue{contracts.DefaultQueue},
-		LogLimit: "1m", MaxGrace: time.Minute, OrphanGrace: 2 * time.Minute, Engine: s.engine,
+		LogLimit: "1m", MaxGrace: never, OrphanGrace: never, TakeoverAfter: never, DrainTimeout: patience, Engine: s.engine,
+		GatePatience: never, HoldPatience: never,
 	}
 }
+
+// leaving makes an executor leave its attempts to the next start as soon as it is
+// stopped.
+func leaving(cfg *service.Config) { cfg.DrainTimeout = 0 }
 
 // start runs an executor until the returned function is called, which waits for
 // its end.
@@ -95,18 +127,21 @@ func (s *stage) start(change func(*service.Config)) (stop func()) {
 	case <-done:
 		s.t.Fatal("the executor ended before it was ready")
 	}
-	stop = func() {
+	return func() {
 		cancel()
 		<-done
 	}
-	s.t.Cleanup(stop)
-	return stop
 }
 
+// run runs an executor until it is canceled, or the test ends.
 func (s *stage) run(cfg service.Config) (cancel func(), done <-chan struct{}) {
-	log := zerolog.New(&testLog{t: s.t})
+	log := zerolog.New(s.log)
 	ctx, cancel := context.WithCancel(log.WithContext(context.Background()))
 	ended := make(chan struct{})
+	s.t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
 	go func() {
 		defer close(ended)
 		if err := service.Run(ctx, cfg); err != nil && ctx.Err() == nil {
@@ -130,7 +165,7 @@ func (s *stage) submit(job contracts.JobID, task *contracts.Task) *bus.Seen {
 
 func (s *stage) append(job contracts.JobID, last *bus.Seen, data contracts.EntryData) *bus.Seen {
 	s.t.Helper()
-	next, err := s.bus.Append(s.t.Context(), job, last, data)
+	next, err := s.bus.Append(s.ctx, job, last, data)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -154,7 +189,7 @@ func (s *stage) ready(last *bus.Seen, task *contracts.Task) {
 		s.t.Fatal(err)
 	}
 	subject := contracts.ReadySubject(task.Lane(), task.QueueOrDefault(), task.Kind(), last.Job, last.Offer)
-	if err := s.bus.PublishOnce(s.t.Context(), subject, body); err != nil {
+	if err := s.bus.PublishOnce(s.ctx, subject, body); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -172,7 +207,7 @@ func script(steps ...string) *contracts.Task {
 // With EntryFailed that is also one that will be retried.
 func (s *stage) awaitEntry(job contracts.JobID, kind contracts.EntryType) *bus.Seen {
 	s.t.Helper()
-	for msg, err := range s.bus.Messages(s.t.Context(), contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
+	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamJobs, 1, contracts.LifeSubject(job)) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -198,7 +233,7 @@ func (s *stage) awaitEntry(job contracts.JobID, kind contracts.EntryType) *bus.S
 // await returns the types of a job's entries up to its end, and the end.
 func (s *stage) await(job contracts.JobID) ([]contracts.EntryType, *contracts.Entry) {
 	s.t.Helper()
-	if _, err := s.bus.Wait(s.t.Context(), job); err != nil {
+	if _, err := s.bus.Wait(s.ctx, job); err != nil {
 		s.t.Fatal(err)
 	}
 	types, life := s.life(job)
@@ -207,7 +242,7 @@ func (s *stage) await(job contracts.JobID) ([]contracts.EntryType, *contracts.En
 
 func (s *stage) life(job contracts.JobID) ([]contracts.EntryType, []*contracts.Entry) {
 	s.t.Helper()
-	life, err := s.bus.Life(s.t.Context(), job)
+	life, err := s.bus.Life(s.ctx, job)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -255,7 +290,7 @@ func (s *stage) output(job contracts.JobID, stream contracts.LogStream) string {
 func (s *stage) chunks(job contracts.JobID) []*contracts.LogChunk {
 	s.t.Helper()
 	var chunks []*contracts.LogChunk
-	for chunk, err := range s.bus.Log(s.t.Context(), job, false) {
+	for chunk, err := range s.bus.Log(s.ctx, job, false) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -267,7 +302,7 @@ func (s *stage) chunks(job contracts.JobID) []*contracts.LogChunk {
 // containers returns how many containers the engine has.
 func (s *stage) containers() int {
 	s.t.Helper()
-	list, err := s.engine.List(s.t.Context(), nil)
+	list, err := s.engine.List(s.ctx, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -299,7 +334,7 @@ func (s *stage) folders() []string {
 
 func (s *stage) messages(stream string) uint64 {
 	s.t.Helper()
-	handle, err := s.bus.JetStream().Stream(s.t.Context(), stream)
+	handle, err := s.bus.JetStream().Stream(s.ctx, stream)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -309,7 +344,7 @@ func (s *stage) messages(stream string) uint64 {
 func (s *stage) revoke(revoke contracts.Revoke) {
 	s.t.Helper()
 	revoke.Version, revoke.Terminate = contracts.Version, true
-	if err := s.bus.Publish(s.t.Context(), contracts.RevokeSubject(revoke.Job), "", revoke); err != nil {
+	if err := s.bus.Publish(s.ctx, contracts.RevokeSubject(revoke.Job), "", revoke); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -319,16 +354,6 @@ func sameTypes(t *testing.T, got []contracts.EntryType, want ...contracts.EntryT
 	if !slices.Equal(got, want) {
 		t.Errorf("life is %v, want %v", got, want)
 	}
-}
-
-func (r *recorder) only(t *testing.T) engine.Spec {
-	t.Helper()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if len(r.specs) != 1 {
-		t.Fatalf("%d containers were created", len(r.specs))
-	}
-	return r.specs[0]
 }
 
 func TestATaskRuns(t *testing.T) {

@@ -43,7 +43,7 @@ func TestStreamsOfAContainerThatIsAdopted(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
 			m := s.moves(map[string][]byte{"big": []byte(big)})
-			stop := s.start(s.impatient)
+			stop := s.start(func(cfg *service.Config) { leaving(cfg); s.impatient(cfg) })
 			steps := append(append(test.before, "write:/data/here:x", "await:/data/go"), test.after...)
 			task := s.streamTask(steps, test.connect)
 			met := s.meeting("here")
@@ -116,7 +116,7 @@ func TestAnAttemptIsAdoptedWhileItsStreamsAreFinished(t *testing.T) {
 		}
 		return nil
 	}
-	stop := s.streams()
+	stop := s.start(func(cfg *service.Config) { leaving(cfg); cfg.AllowBind = []string{s.root + ":rw"} })
 	s.offer("job", s.streamTask([]string{"out:text", "err:e", "write:/data/log:piped"}, fromStdout(toItem), fromPipe("log", toErr)))
 	s.waits(m.finishing)
 	stop()
@@ -139,18 +139,7 @@ func TestAnAttemptIsAdoptedWhileItsStreamsAreFinished(t *testing.T) {
 // streams transfer moves: each of them is moved once and to its end.
 func TestAnExecutorIsKilledAtEveryRequestOfAStream(t *testing.T) {
 	patient(t)
-	for name, verdict := range map[string]bustest.Verdict{"before": bustest.Cut, "after": bustest.LoseAnswer} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			n := 1
-			for n <= requests && killStreamAt(t, n, verdict) {
-				n++
-			}
-			if n > requests || n < 10 {
-				t.Errorf("an executor makes %d requests", n)
-			}
-		})
-	}
+	killedAtEach(t, killStreamAt)
 }
 
 func killStreamAt(t *testing.T, n int, verdict bustest.Verdict) (killed bool) {
@@ -168,6 +157,7 @@ func killStreamAt(t *testing.T, n int, verdict bustest.Verdict) (killed bool) {
 		fromGirder("big", "in"), fromPipe("out", toItem))
 	s.offer("job", task)
 	ended := make(chan struct{})
+	t.Cleanup(func() { <-ended })
 	go func() {
 		defer close(ended)
 		s.awaitEntry("job", contracts.EntryStarted)

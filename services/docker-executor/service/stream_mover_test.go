@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"sync"
@@ -60,7 +61,7 @@ func (s *stage) moves(files map[string][]byte) *mover {
 	}
 	m.ctx, m.cancel = context.WithCancel(context.Background())
 	consumer := contracts.TransferConsumer(s.node())
-	if err := s.bus.DeclareConsumer(s.t.Context(), consumer); err != nil {
+	if err := s.bus.DeclareConsumer(s.ctx, consumer); err != nil {
 		s.t.Fatal(err)
 	}
 	m.all.Go(func() {
@@ -268,13 +269,20 @@ func (m *mover) broken(step *contracts.Step, moved int64) *contracts.StepResult 
 	return m.breaks(step, moved)
 }
 
-// write writes a step's result, once; the lock is held.
+// write writes a step's result, once; the lock is held. Nobody asks for one whose
+// attempt is over, with its folder gone.
 func (m *mover) write(step *contracts.Step, result *contracts.StepResult) error {
 	result.Version, result.Step = contracts.Version, step.Step
 	data, err := json.Marshal(result)
-	if err == nil {
-		path := m.path(step, step.Step+".json")
-		err = errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path))
+	if err != nil {
+		return err
+	}
+	path := m.path(step, step.Step+".json")
+	if err = os.WriteFile(path+".new", data, 0o600); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	m.tell(step, true)
 	return err

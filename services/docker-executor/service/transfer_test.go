@@ -33,7 +33,7 @@ func (s *stage) transfers(notes bool, answer func(contracts.Step) *contracts.Ste
 		s.t.Fatal(err)
 	}
 	consumer := contracts.TransferConsumer(id)
-	if err := s.bus.DeclareConsumer(s.t.Context(), consumer); err != nil {
+	if err := s.bus.DeclareConsumer(s.ctx, consumer); err != nil {
 		s.t.Fatal(err)
 	}
 	tr := &transfer{s: s, notes: notes}

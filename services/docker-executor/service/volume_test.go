@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
@@ -45,7 +46,9 @@ func TestAPipeOnABindMountIsNotLeftThere(t *testing.T) {
 	if err := fifo.Make(volume.Volume{Host: host}, "pipe"); err != nil {
 		t.Fatal(err)
 	}
-	stop := s.start(func(cfg *service.Config) { cfg.AllowBind = []string{host + ":rw"} })
+	stop := s.start(func(cfg *service.Config) {
+		cfg.AllowBind, cfg.HoldPatience = []string{host + ":rw"}, time.Millisecond // there is no transfer
+	})
 	for _, job := range []contracts.JobID{"first", "second"} {
 		s.offer(job, piped(host))
 		s.succeeds(job)
@@ -78,9 +81,7 @@ func TestTheNextStartRemovesThePipeOfAKilledExecutor(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := s.start(nil)
-	if _, err := acked.NextMsgWithContext(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	awaitAck(t, acked)
 	stop()
 	s.clean()
 	isGone(t, filepath.Join(host, "pipe"))
@@ -129,7 +130,7 @@ func TestAVolumeThatLeadsElsewhereIsRefused(t *testing.T) {
 			}
 			stop()
 			s.clean()
-			if len(eng.specs) != 0 {
+			if len(eng.made()) != 0 {
 				t.Error("a container was created")
 			}
 		})

@@ -136,8 +136,8 @@ func TestATemporaryVolumeIsNotExchanged(t *testing.T) {
 	if failed := s.fails("job"); failed.Kind != contracts.FailureTask || !strings.Contains(failed.Message, "something else") {
 		t.Errorf("failed as %+v", failed)
 	}
-	if len(eng.specs) != 0 {
-		t.Errorf("container got %+v", eng.specs[0].Mounts)
+	if len(eng.made()) != 0 {
+		t.Errorf("container got %+v", eng.made()[0].Mounts)
 	}
 	stop()
 	s.clean()
@@ -352,7 +352,7 @@ func TestItemsFoldersAndAccess(t *testing.T) {
 		task.Docker.Args = append(task.Docker.Args, contracts.Arg{Transform: transform})
 	}
 	task.Girder = &contracts.Girder{APIURL: "http://outside/api/v1", Token: "secret:io/girder.token"}
-	if err := s.bus.PutSecrets(t.Context(), "job", contracts.SecretContainer, contracts.Secrets{"girder.token": "tok"}); err != nil {
+	if err := s.bus.PutSecrets(s.ctx, "job", contracts.SecretContainer, contracts.Secrets{"girder.token": "tok"}); err != nil {
 		t.Fatal(err)
 	}
 	s.offer("job", task)
@@ -463,7 +463,7 @@ func TestAnExecutorInAContainer(t *testing.T) {
 	s.clean()
 
 	s.engine.SetSelf(&engine.Self{ID: "me", Mounts: []engine.SelfMount{{Source: "/x", Destination: "/y"}}})
-	err := service.Run(t.Context(), s.config(s.server.Config()))
+	err := service.Run(s.ctx, s.config(s.server.Config()))
 	if err == nil || !strings.Contains(err.Error(), "mount a folder of the host there") {
 		t.Errorf("it ended with %v", err)
 	}

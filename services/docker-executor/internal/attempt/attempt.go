@@ -16,6 +16,7 @@
 package attempt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -66,6 +67,9 @@ type Tools struct {
 	MaxGrace time.Duration
 	// LogLimit is how many bytes of a log are kept.
 	LogLimit int64
+	// GatePatience is how long the gate may be silent, HoldPatience how long transfer
+	// may take to hold the pipes; 0 means 2 seconds.
+	GatePatience, HoldPatience time.Duration
 	// GirderAPIURL replaces the base of a task's Girder URLs, where it is set.
 	GirderAPIURL string
 	// Self is the executor's own container, nil where it runs in none.
@@ -290,7 +294,7 @@ func (a *Attempt) begin(ctx context.Context) error {
 const gatePatience = 2 * time.Second
 
 func (a *Attempt) passGate(ctx context.Context) error {
-	asking, cancel := context.WithTimeout(ctx, gatePatience)
+	asking, cancel := context.WithTimeout(ctx, cmp.Or(a.tools.GatePatience, gatePatience))
 	defer cancel()
 	reply, err := bus.Ask[contracts.GateReply](asking, a.tools.Bus, contracts.JobsGateSubject, contracts.GateRequest{Job: a.last.Job})
 	switch {

@@ -2,13 +2,19 @@ package attempt_test
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
@@ -18,7 +24,117 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
+
+// awaitOutput returns when a container has written something.
+func awaitOutput(t *testing.T, eng engine.Engine, id string) {
+	t.Helper()
+	errWritten := errors.New("it has")
+	_, err := eng.Logs(t.Context(), id, engine.Both, engine.Position{}, func(engine.Frame) error { return errWritten })
+	if !errors.Is(err, errWritten) {
+		t.Fatalf("the container wrote nothing: %v", err)
+	}
+}
+
+// watch returns what returns the next phase that an attempt of the job says.
+func watch(t *testing.T, b *bus.Bus, job contracts.JobID) (next func() contracts.Phase) {
+	t.Helper()
+	message, stop := iter.Pull2(b.Messages(t.Context(), contracts.StreamLive, 1, contracts.NotesSubject(job)))
+	t.Cleanup(stop)
+	return func() contracts.Phase {
+		t.Helper()
+		for {
+			msg, err, more := message()
+			if err != nil || !more {
+				t.Fatalf("no more notes: %v", err)
+			}
+			note, phase := new(contracts.Note), contracts.Phase{}
+			if err := json.Unmarshal(msg.Data(), note); err != nil {
+				t.Fatal(err)
+			}
+			if note.Type != contracts.NotePhase {
+				continue
+			}
+			if err := json.Unmarshal(note.Data, &phase); err != nil {
+				t.Fatal(err)
+			}
+			return phase
+		}
+	}
+}
+
+// An attempt whose inputs nobody brings says so, until a transfer is there.
+func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
+	t.Parallel()
+	b, err := bus.Open(t.Context(), natstest.Start(t).Config(), "test", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
+	eng := fake.New()
+	t.Cleanup(eng.Close)
+	rules, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	task := &contracts.Task{
+		Version: contracts.Version, ID: "job", Name: contracts.TaskDockerRun,
+		Docker: &contracts.DockerRun{
+			Image: fake.ScriptImage, Pull: contracts.PullNever,
+			Args: []contracts.Arg{{Text: "exit:0"}, {Transform: &contracts.GirderFile{ID: "aa", Filename: "a.tif"}}},
+		},
+	}
+	var last *bus.Seen
+	for _, data := range []contracts.EntryData{&contracts.Submitted{Task: task}, &contracts.Queued{}, &contracts.Claimed{Node: "n", Executor: "ex"}} {
+		if last, err = b.Append(t.Context(), "job", last, data); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := folder.Create(t.TempDir(), folder.About{Job: "job", Attempt: last.Attempt, Container: "gantry-job-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools := &attempt.Tools{
+		Bus: b, Engine: eng, Images: engine.NewImages(eng, engine.PullLimits{}), Policy: rules, Node: "n", Executor: "ex",
+		MaxGrace: time.Minute, LogLimit: 1 << 20,
+	}
+	a := attempt.New(tools, task, last, f, zerolog.Nop())
+	var run sync.WaitGroup
+	defer run.Wait()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	run.Go(func() {
+		if done, err := a.Run(ctx, ctx); ctx.Err() == nil && (err != nil || !done) {
+			t.Errorf("ended with %v, %v", done, err)
+		}
+	})
+	next := watch(t, b, "job")
+	until := func(want contracts.Phase) {
+		t.Helper()
+		for got := next(); got != want; got = next() {
+			t.Logf("phase %+v", got)
+		}
+	}
+	until(contracts.Phase{Phase: contracts.PhaseFetchingInput, Waiting: attempt.NoTransfer})
+	note, err := contracts.NewNote(contracts.NoteTransfer, last.Attempt, 1, contracts.TransferNote{ID: "in-0", What: "a.tif", Bytes: 5, Total: 9})
+	if err == nil {
+		err = b.Hint("job", note)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(contracts.Phase{Phase: contracts.PhaseFetchingInput, What: "a.tif", Bytes: 5, Of: 9})
+	result := []byte(`{"version":1,"step":"in-0","outcome":"done","path":"a.tif","bytes":9}`)
+	at := filepath.Join(f.Path(), "steps", "in-0.json")
+	if err := errors.Join(os.WriteFile(at+".new", result, 0o600), os.Rename(at+".new", at)); err != nil {
+		t.Fatal(err)
+	}
+	until(contracts.Phase{Phase: contracts.PhaseRunning})
+	run.Wait()
+	if err := f.Remove(); err != nil {
+		t.Error(err)
+	}
+}
 
 // A revoke that is heard while an attempt is being adopted stops the container
 // as any other does: with its signal, and all of its log before the end.
@@ -38,6 +154,7 @@ func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	awaitOutput(t, eng, id) // from then on it handles the signal
 	task := &contracts.Task{
 		Version: contracts.Version, ID: "job", Name: contracts.TaskDockerRun,
 		Docker: &contracts.DockerRun{Image: fake.ScriptImage},
@@ -65,11 +182,12 @@ func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tools := &attempt.Tools{Bus: b, Engine: eng, Policy: rules, Node: "n", Executor: "ex", MaxGrace: time.Minute, LogLimit: 1 << 20}
+	tools := &attempt.Tools{Bus: b, Engine: eng, Policy: rules, Node: "n", Executor: "ex", MaxGrace: time.Hour, LogLimit: 1 << 20}
 	a := attempt.Adopt(tools, task, last, life, f, engine.Container{ID: id, State: engine.Running}, zerolog.Nop())
 
 	ctx, revoke := context.WithCancelCause(t.Context())
-	revoke(&attempt.Revoked{Revoke: contracts.Revoke{Job: "job", By: "somebody"}})
+	grace := contracts.Duration(time.Hour)
+	revoke(&attempt.Revoked{Revoke: contracts.Revoke{Job: "job", By: "somebody", Grace: &grace}})
 	done, err := a.Run(ctx, t.Context())
 	if err != nil || !done {
 		t.Fatalf("ended with %v, %v", done, err)

@@ -53,9 +53,10 @@ func (a *Attempt) prepare(ctx context.Context) error {
 	})
 	group.Go(func() (err error) {
 		in.results, err = a.stageIn(all, busy.fetch)
+		busy.fetched()
 		return err
 	})
-	group.Go(func() error { return a.beginStreams(all) })
+	group.Go(func() error { return a.beginStreams(all, busy.open) })
 	group.Go(func() error {
 		a.holdPipes(all)
 		return nil

@@ -169,6 +169,9 @@ func (a *Attempt) failureOf(exit engine.Exit) *contracts.Failed {
 	case exit.Signal != "":
 		message += " It was ended by " + exit.Signal + "."
 	}
+	if exit.NotRun != "" {
+		message += " " + engine.NotRun(exit.NotRun, a.task.Docker.Image, exit.Code)
+	}
 	if soft, _ := a.tools.Policy.Limits(a.task); a.folder.AskedToEnd {
 		message += " Its soft time limit of " + brief(soft) + " had been reached."
 	}

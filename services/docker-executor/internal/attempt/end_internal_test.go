@@ -87,3 +87,24 @@ func TestBrief(t *testing.T) {
 		}
 	}
 }
+
+// A program that cannot be run is named, with its image and what to do.
+func TestAProgramThatCannotRunIsNamed(t *testing.T) {
+	t.Parallel()
+	rules, err := policy.New(policy.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := &Attempt{tools: &Tools{Policy: rules}, task: &contracts.Task{Docker: &contracts.DockerRun{Image: "tool:1"}}, folder: &folder.Folder{}}
+	for exit, want := range map[engine.Exit]string{
+		{Code: 127, NotRun: "/no/such"}: `Non-zero exit code from docker container (127). The program "/no/such" is not in image tool:1, or an interpreter that it needs is not: ` +
+			"check the task's docker.entrypoint and docker.args, and the image's own entrypoint.",
+		{Code: 126, NotRun: "/data"}: `Non-zero exit code from docker container (126). The program "/data" of image tool:1 may not be executed: ` +
+			"check its mode, the user of the container (docker.options.user), and the task's docker.entrypoint and docker.args.",
+		{Code: 127}: "Non-zero exit code from docker container (127).",
+	} {
+		if failed := a.failureOf(exit); failed.Kind != contracts.FailureTask || failed.Message != want || *failed.ExitCode != exit.Code {
+			t.Errorf("%+v: %+v", exit, failed)
+		}
+	}
+}

@@ -81,7 +81,8 @@ func (t *transfers) end(step string, result *contracts.StepResult) {
 	defer t.mu.Unlock()
 	for i := range t.steps {
 		if s := &t.steps[i]; s.ID == step {
-			s.Bytes, s.Total, s.Done, s.heard, s.ended = result.Bytes, result.Bytes, true, true, time.Now()
+			s.Bytes, s.Total, s.Done, s.Waiting = result.Bytes, result.Bytes, true, ""
+			s.heard, s.ended = true, time.Now()
 			t.tell(t.sum(s.ended))
 		}
 	}
@@ -90,7 +91,7 @@ func (t *transfers) end(step string, result *contracts.StepResult) {
 // sum is the phase. Its total is that of the steps known so far, and not known
 // while one of them has none.
 func (t *transfers) sum(now time.Time) contracts.Phase {
-	phase := contracts.Phase{Phase: t.phase, What: t.what()}
+	phase := contracts.Phase{Phase: t.phase, What: t.what(), Waiting: t.waiting()}
 	known, going := true, false
 	for i := range t.steps {
 		s := &t.steps[i]
@@ -103,10 +104,25 @@ func (t *transfers) sum(now time.Time) contracts.Phase {
 	if !known {
 		phase.Of = 0
 	}
-	if !going {
+	if !going || phase.Waiting != "" {
 		phase.Rate = 0
 	}
 	return phase
+}
+
+// waiting says why nothing moves: the words of the first step that is not done,
+// where all of those wait.
+func (t *transfers) waiting() (why string) {
+	for i := range t.steps {
+		switch s := &t.steps[i]; {
+		case s.Done:
+		case s.Waiting == "":
+			return ""
+		default:
+			why = cmp.Or(why, s.Waiting)
+		}
+	}
+	return why
 }
 
 // what names what is on its way: the latest of those that go one after the
@@ -134,21 +150,39 @@ func (t *transfers) what() string {
 
 // preparing tells which of two things an attempt is busy with that go on side by
 // side: the pull of its image while there are bytes of it to come, else its
-// inputs.
+// inputs. Its streams are begun meanwhile, which is told of where they wait and
+// the inputs do not.
 type preparing struct {
 	tell func(contracts.Phase)
 
 	mu       sync.Mutex
 	pulling  bool
 	fetching *contracts.Phase
+	done     bool   // the inputs are there
+	opening  string // why the streams are not begun yet, where they wait
 }
 
 func (p *preparing) pull(phase contracts.Phase) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pulling = phase.Of > 0
-	if p.pulling || p.fetching == nil {
+	if p.pulling || p.beside() == nil {
 		p.tell(phase)
+	}
+}
+
+// beside is what else the attempt is busy with, nil for nothing.
+func (p *preparing) beside() *contracts.Phase {
+	if p.opening != "" && p.done {
+		return &contracts.Phase{Phase: contracts.PhaseFetchingInput, Waiting: p.opening}
+	}
+	return p.fetching
+}
+
+// tellBeside tells that, unless there are bytes of the image to come.
+func (p *preparing) tellBeside() {
+	if phase := p.beside(); phase != nil && !p.pulling {
+		p.tell(*phase)
 	}
 }
 
@@ -157,16 +191,36 @@ func (p *preparing) pulled() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pulling = false
-	if p.fetching != nil {
-		p.tell(*p.fetching)
-	}
+	p.tellBeside()
 }
 
 func (p *preparing) fetch(phase contracts.Phase) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.fetching = &phase
-	if !p.pulling {
-		p.tell(phase)
+	p.tellBeside()
+}
+
+// fetched says that the inputs are there.
+func (p *preparing) fetched() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.done = true
+	if p.opening != "" {
+		p.tellBeside()
 	}
+}
+
+// open takes in how far the streams are begun.
+func (p *preparing) open(phase contracts.Phase) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if phase.Waiting == p.opening {
+		return
+	}
+	p.opening = phase.Waiting
+	if p.fetching == nil {
+		p.fetching = &contracts.Phase{Phase: contracts.PhaseFetchingInput} // what is told when they wait no more
+	}
+	p.tellBeside()
 }

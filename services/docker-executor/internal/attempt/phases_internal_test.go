@@ -128,3 +128,100 @@ func TestAPullComesBeforeTheInputsBesideIt(t *testing.T) {
 	alone.pulled()
 	told.want(t, pull(0, 0))
 }
+
+// What moves speaks for all: why nothing does is told when every step waits.
+func TestAPhaseWaitsWhenAllOfItsStepsDo(t *testing.T) {
+	t.Parallel()
+	const fetching = contracts.PhaseFetchingInput
+	var told told
+	moving := inputs(steps("in-0", "in-1", "in-2"), told.tell)
+	waits := func(id, what, why string) *contracts.TransferNote {
+		return &contracts.TransferNote{ID: id, What: what, Bytes: 10, Total: 100, Waiting: why}
+	}
+	moving.end("in-0", &contracts.StepResult{Bytes: 100})
+	moving.hear(waits("in-2", "c.tif", "no room on the disk"))
+	told.want(t, contracts.Phase{Phase: fetching, What: "c.tif and 1 more", Bytes: 110}) // nothing is known of the other
+	moving.hear(waits("in-1", "b.tif", "Girder answers 503"))
+	told.want(t, contracts.Phase{Phase: fetching, What: "b.tif and 1 more", Bytes: 120, Of: 300, Waiting: "Girder answers 503"})
+	moving.hear(&contracts.TransferNote{ID: "in-2", What: "c.tif", Bytes: 20, Total: 100, Rate: 5})
+	told.want(t, contracts.Phase{Phase: fetching, What: "b.tif and 1 more", Bytes: 130, Of: 300, Rate: 5})
+	moving.end("in-2", &contracts.StepResult{Bytes: 100})
+	told.want(t, contracts.Phase{Phase: fetching, What: "b.tif", Bytes: 210, Of: 300, Waiting: "Girder answers 503"})
+	moving.end("in-1", &contracts.StepResult{Bytes: 100})
+	told.want(t, contracts.Phase{Phase: fetching, Bytes: 300, Of: 300})
+
+	pushed := outputs(2, told.tell)
+	pushed.begin("out-0")
+	pushed.hear(waits("out-0", "a.csv", "Girder answers 503"))
+	told.want(t, contracts.Phase{Phase: contracts.PhasePushingOutput, What: "a.csv (1 of 2)", Bytes: 10, Of: 100, Waiting: "Girder answers 503"})
+}
+
+// A transfer that is not there is told of in time, until one answers.
+func TestATransferThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		step := &contracts.Step{Step: "in-0"}
+		told := make(chan contracts.Phase, 10)
+		moving := inputs([]contracts.Step{*step}, func(phase contracts.Phase) { told <- phase })
+		want := func(want ...contracts.Phase) {
+			t.Helper()
+			synctest.Wait()
+			for _, phase := range want {
+				if got := <-told; got != phase {
+					t.Errorf("told %+v, want %+v", got, phase)
+				}
+			}
+			if len(told) != 0 {
+				t.Errorf("told as well: %+v", <-told)
+			}
+		}
+		heard, stop := unanswered(step, moving.hear)
+		time.Sleep(answerPatience - time.Nanosecond)
+		want()
+		time.Sleep(time.Nanosecond)
+		want(contracts.Phase{Phase: contracts.PhaseFetchingInput, Waiting: noTransfer})
+		heard(&contracts.TransferNote{ID: "in-0", What: "a"})
+		want(contracts.Phase{Phase: contracts.PhaseFetchingInput, What: "a"})
+		stop()
+
+		heard, stop = unanswered(step, moving.hear) // one that answers
+		heard(&contracts.TransferNote{ID: "in-0", What: "b"})
+		_, done := unanswered(step, moving.hear) // one that is done at once
+		done()
+		time.Sleep(time.Hour)
+		want(contracts.Phase{Phase: contracts.PhaseFetchingInput, What: "b"})
+		stop()
+	})
+}
+
+// Streams that do not begin are told of where nothing else is to be told.
+func TestStreamsThatWaitAreAPhase(t *testing.T) {
+	t.Parallel()
+	const fetching = contracts.PhaseFetchingInput
+	wait := contracts.Phase{Phase: fetching, Waiting: noTransfer}
+	pull := contracts.Phase{Phase: contracts.PhasePulling, Bytes: 5, Of: 10}
+	input := contracts.Phase{Phase: fetching, Bytes: 1, Of: 2}
+
+	var told told
+	alone := &preparing{tell: told.tell}
+	alone.fetched()
+	alone.pull(pull)
+	alone.open(wait)
+	told.want(t, pull)
+	alone.pulled()
+	told.want(t, wait)
+	alone.open(contracts.Phase{Phase: fetching})
+	told.want(t, contracts.Phase{Phase: fetching})
+
+	beside := &preparing{tell: told.tell}
+	beside.fetch(input)
+	beside.open(wait)
+	told.want(t, input) // which move
+	beside.fetched()
+	told.want(t, wait)
+	said := len(told)
+	beside.open(wait)
+	if len(told) != said {
+		t.Errorf("told the same again: %+v", told[said:])
+	}
+}

@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -54,7 +55,7 @@ func (a *Attempt) holdPipes(ctx context.Context) {
 	if len(a.plan.progress) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, holdPatience)
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(a.tools.HoldPatience, holdPatience))
 	defer cancel()
 	_, err := a.step(ctx, contracts.Step{
 		Version: contracts.Version, Job: a.folder.Job, Attempt: a.folder.Attempt, Step: string(contracts.StepHold),
@@ -158,9 +159,17 @@ func (a *Attempt) step(ctx context.Context, step contracts.Step) (*contracts.Ste
 	return a.ask(ctx, step, func() bool { return false }, func(*contracts.TransferNote) {})
 }
 
-// moveStep does the same with a step of a phase.
+// moveStep does the same with a step of a phase, which also tells where no
+// transfer is there to do it.
 func (a *Attempt) moveStep(ctx context.Context, step contracts.Step, moving *transfers) (*contracts.StepResult, error) {
-	result, err := a.ask(ctx, step, func() bool { return false }, moving.hear)
+	heard, stop := unanswered(&step, moving.hear)
+	defer stop()
+	return a.follows(ctx, step, moving, heard)
+}
+
+// follows waits for the result of a step of a phase.
+func (a *Attempt) follows(ctx context.Context, step contracts.Step, moving *transfers, hear func(*contracts.TransferNote)) (*contracts.StepResult, error) {
+	result, err := a.ask(ctx, step, func() bool { return false }, hear)
 	if err == nil {
 		moving.end(step.Step, result)
 	}

@@ -18,26 +18,37 @@ import (
 )
 
 // beginStreams has transfer begin the task's streams, and returns when it has its
-// ends of all their pipes: from then on the container may start.
-func (a *Attempt) beginStreams(ctx context.Context) error {
+// ends of all their pipes: from then on the container may start. tell is told
+// what they wait for meanwhile.
+func (a *Attempt) beginStreams(ctx context.Context, tell func(contracts.Phase)) error {
 	if len(a.plan.streams) == 0 {
 		return nil
 	}
 	if err := a.makeStreams(); err != nil {
 		return &Infrastructure{err.Error()}
 	}
+	opening := &transfers{phase: contracts.PhaseFetchingInput, tell: tell}
+	for i := range a.plan.streams {
+		opening.begin(a.plan.streams[i].step.Step)
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	for i := range a.plan.streams {
-		step := &a.plan.streams[i].step
-		group.Go(func() error {
-			_, err := a.ask(ctx, *step, func() bool {
-				_, err := os.Stat(filepath.Join(a.folder.Path(), "steps", contracts.StreamingMark(step.Step)))
-				return err == nil
-			}, func(*contracts.TransferNote) {})
-			return named(step, err)
-		})
+		group.Go(func() error { return a.beginStream(ctx, &a.plan.streams[i].step, opening) })
 	}
 	return group.Wait()
+}
+
+func (a *Attempt) beginStream(ctx context.Context, step *contracts.Step, opening *transfers) error {
+	heard, stop := unanswered(step, opening.hear)
+	defer stop()
+	_, err := a.ask(ctx, *step, func() bool {
+		_, err := os.Stat(filepath.Join(a.folder.Path(), "steps", contracts.StreamingMark(step.Step)))
+		return err == nil
+	}, heard)
+	if err == nil {
+		opening.end(step.Step, &contracts.StepResult{})
+	}
+	return named(step, err)
 }
 
 // makeStreams makes the pipes between this executor and transfer.
@@ -130,7 +141,9 @@ func (f *flows) watch() {
 	for i := range f.attempt.plan.streams {
 		s := &f.attempt.plan.streams[i]
 		f.waiting.Go(func() {
-			result, err := f.attempt.moveStep(f.ctx, s.step, f.uploads)
+			// Of a stream that goes on beside its container transfer may say nothing for
+			// as long as the container does.
+			result, err := f.attempt.follows(f.ctx, s.step, f.uploads, f.uploads.hear)
 			if err != nil {
 				f.fail(named(&s.step, err))
 				return

@@ -141,6 +141,10 @@ type Exit struct {
 	Error      string // what the engine has to say about it, mostly empty
 	FinishedAt time.Time
 
+	// NotRun names the program that the container's init could not run, which is
+	// why it ended; empty where the program ran.
+	NotRun string
+
 	// EngineLost says that the engine may have ended the container and not the
 	// task itself: an engine that stops ends its containers. It is set where the
 	// container did not outlive the run of the engine that Wait was told, unless

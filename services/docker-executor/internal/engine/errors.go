@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // The kinds of errors that an engine returns, each wrapped in an *Error that
@@ -79,6 +80,18 @@ func (e *Error) Error() string {
 		text += "; " + a
 	}
 	return text
+}
+
+// NotRun says that a program of an image could not be run, why by the exit code
+// that stands for it, as in a shell (126: not executable, else missing), and what
+// to do.
+func NotRun(program, image string, code int) string {
+	if code == 126 {
+		return fmt.Sprintf("The program %q of image %s may not be executed: check its mode, the user of the container (docker.options.user), "+
+			"and the task's docker.entrypoint and docker.args.", program, image)
+	}
+	return fmt.Sprintf("The program %q is not in image %s, or an interpreter that it needs is not: check the task's docker.entrypoint and docker.args, "+
+		"and the image's own entrypoint.", program, image)
 }
 
 // Unwrap returns the kind.

@@ -7,14 +7,14 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // ready calls awaitReady and returns what it logged.
 func ready(t *testing.T, e *Executor) (messages []string) {

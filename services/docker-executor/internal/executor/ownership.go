@@ -26,7 +26,7 @@ const (
 func (e *Executor) watchOwnership(ctx context.Context) {
 	connected, looked := e.Tools.Bus.ConnectedSince(), wallClock()
 	reached := looked // when NATS was last there
-	doubted := false
+	announced, doubted := false, false
 	ticker := time.NewTicker(lookAtOwnership)
 	defer ticker.Stop()
 	for {
@@ -43,17 +43,19 @@ func (e *Executor) watchOwnership(ctx context.Context) {
 		}
 		doubted = doubted && !e.confirm(ctx)
 		if e.Tools.Bus.Ready(ctx) == nil {
-			reached = now
-		} else if e.StopOnLostLease && e.silence(now.Sub(reached)) > e.TakeoverAfter*2/3 {
+			reached, announced = now, true
+		} else if e.StopOnLostLease && silence(now.Sub(reached), announced && e.Tools.Bus.Connected() == nil) > e.TakeoverAfter*2/3 {
 			e.active.stopAll(attempt.ErrLeaseLost)
 		}
 	}
 }
 
 // silence returns for how long NATS has been away, at most, that has been known
-// to be so for a while. A connection that only fell silent is known late.
-func (e *Executor) silence(known time.Duration) time.Duration {
-	if e.Tools.Bus.Connected() == nil {
+// to be so for a while. A connection that only fell silent, after NATS had said
+// what it was asked, is known late. One that has yet to say its first word was
+// made just now.
+func silence(known time.Duration, fell bool) time.Duration {
+	if fell {
 		known += contracts.InstanceTTL
 	}
 	return known

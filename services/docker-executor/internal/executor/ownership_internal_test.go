@@ -2,6 +2,7 @@ package executor
 
 import (
 	"testing"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/internal/bus"
@@ -51,5 +52,16 @@ func TestWhatIsNotOursYetCannotBeLost(t *testing.T) {
 	a.won("job")
 	if got := a.attempts(); len(got) != 1 || got["job"] != 2 {
 		t.Errorf("ours are %v", got)
+	}
+}
+
+// A connection that was never heard of is no connection that fell silent, which
+// would have been known only a while after it did.
+func TestSilence(t *testing.T) {
+	t.Parallel()
+	for fell, want := range map[bool]time.Duration{false: time.Second, true: time.Second + contracts.InstanceTTL} {
+		if got := silence(time.Second, fell); got != want {
+			t.Errorf("fell silent %t: %s", fell, got)
+		}
 	}
 }

@@ -107,7 +107,7 @@ func lock(path string) (*os.File, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, file.Close())
+		return nil, errors.Join(err, unlock(file))
 	}
 	return file, nil
 }
@@ -162,7 +162,7 @@ func take(workRoot, path string) (*Folder, error) {
 		f.About, err = fromName(filepath.Base(path))
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read %s: %w", filepath.Join(path, aboutFile), err), held.Close())
+		return nil, errors.Join(fmt.Errorf("read %s: %w", filepath.Join(path, aboutFile), err), unlock(held))
 	}
 	return f, nil
 }
@@ -281,7 +281,14 @@ func (f *Folder) Close() error {
 	if f.lock == nil {
 		return nil
 	}
-	err := f.lock.Close()
+	err := unlock(f.lock)
 	f.lock = nil
 	return err
+}
+
+// unlock gives a lock up before it closes its file: closing does that only when
+// the last copy of the descriptor is closed, and a process that is just being
+// started by another goroutine has one until it runs its program.
+func unlock(file *os.File) error {
+	return errors.Join(unix.Flock(int(file.Fd()), unix.LOCK_UN), file.Close())
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,14 +19,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func about(job contracts.JobID) folder.About {
 	return folder.About{Job: job, Attempt: 2, Executor: "ex", Reply: "$JS.ACK.x", Container: "gantry-" + string(job) + "-2"}
@@ -78,6 +80,50 @@ func TestALockedFolderIsNobodyElses(t *testing.T) {
 	if _, err := folder.Take(root, "job", 2); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("taken with %v", err)
 	}
+}
+
+// A process that is just being started has a copy of the lock's descriptor until
+// it runs its program: a folder that is given back is free all the same.
+func TestALockThatAStartingProcessHasACopyOf(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	f := create(t, root, "job")
+	file := copyOf(t, filepath.Join(f.Path(), "lock"))
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := folder.Take(root, "job", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(again.Remove(), file.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// copyOf returns another descriptor of a file that this process has open.
+func copyOf(t *testing.T, path string) *os.File {
+	t.Helper()
+	open, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range open {
+		if to, err := os.Readlink(link); err != nil || to != path {
+			continue
+		}
+		fd, err := strconv.Atoi(filepath.Base(link))
+		if err != nil {
+			t.Fatal(err)
+		}
+		same, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return os.NewFile(uintptr(same), path)
+	}
+	t.Fatalf("%s is not open", path)
+	return nil
 }
 
 // Of many that take an abandoned folder at once one gets it, and a folder that
@@ -332,7 +378,7 @@ func TestWhatMayNotBeRemoved(t *testing.T) {
 		t.Skip("only root makes what is somebody else's")
 	}
 	root := t.TempDir()
-	for dir := root; dir != os.TempDir(); dir = filepath.Dir(dir) {
+	for _, dir := range []string{root, filepath.Dir(root)} { // those that the test has of its own
 		if err := os.Chmod(dir, 0o777); err != nil {
 			t.Fatal(err)
 		}

@@ -11,14 +11,13 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"go.uber.org/goleak"
-
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/logship"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func write(t *testing.T, s *logship.Shipper, stream engine.Stream, text string) {
 	t.Helper()

@@ -88,8 +88,8 @@ func TestAnotherPhaseAndProgressDoNotWaitForIt(t *testing.T) {
 		defer stop()
 		h.Phase(fetching(1, 0))
 		time.Sleep(300 * time.Millisecond)
+		h.Progress(contracts.Progress{}) // first: the teller may be at work before the next line
 		h.Phase(fetching(2, 0))
-		h.Progress(contracts.Progress{})
 		if all := h.notes(); len(all) != 2 || all[1].is != contracts.NoteProgress || all[1].after != 300*time.Millisecond {
 			t.Errorf("told %+v", all)
 		}

@@ -10,15 +10,14 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/pipe"
 	"github.com/gantry-worker/gantry/services/internal/fifo"
 	"github.com/gantry-worker/gantry/services/internal/volume"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 const name = ".girder_progress"
 

@@ -3,13 +3,12 @@ package docker_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/docker"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/enginetest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func newEngine(t *testing.T, cfg docker.Config) *docker.Engine {
 	t.Helper()
@@ -33,7 +32,7 @@ func newEngine(t *testing.T, cfg docker.Config) *docker.Engine {
 
 func TestConformance(t *testing.T) {
 	newEngine(t, docker.Config{}) // skips where there is none
-	program := build(t, "./testdata/unprivileged", "-ldflags", "-X main.of=conformance")
+	program := buildHelper(t)
 	helperImages(t, program)
 	enginetest.Run(t, func(t *testing.T) enginetest.Subject {
 		e := newEngine(t, docker.Config{Program: program})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"regexp"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -136,6 +137,33 @@ func saysNoRuntime(err error) bool {
 // not all there or find no GPU.
 func saysNoDevices(err error) bool {
 	return says(err, "could not select device driver", "cdi device injection failed", "vendor from cdi", "nvidia-container-")
+}
+
+// cannotExec reports whether a runtime's words are about a container's program,
+// which it cannot run, and the exit code that stands for the reason.
+func cannotExec(detail, program string) (code int, ok bool) {
+	at := strings.Index(detail, fmt.Sprintf("exec: %q", program))
+	switch {
+	case at < 0:
+		return 0, false
+	case strings.Contains(detail[at:], "permission denied"), strings.Contains(detail[at:], "is a directory"):
+		return codeNotExecutable, true
+	default: // "executable file not found in $PATH", "no such file or directory"
+		return codeMissing, true
+	}
+}
+
+// initsWords are those of the init that engines bring along, where it cannot run
+// the program.
+var initsWords = regexp.MustCompile(`^\[FATAL tini \(\d+\)\] exec (.+) failed: [^\n]+\n?$`)
+
+// notRunByInit returns the program that a container's init says it could not
+// run, empty for other words.
+func notRunByInit(said string) string {
+	if words := initsWords.FindStringSubmatch(said); words != nil {
+		return words[1]
+	}
+	return ""
 }
 
 func noSpace(err error) bool { return says(err, "no space left on device", "disk quota exceeded") }

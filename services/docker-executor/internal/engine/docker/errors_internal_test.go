@@ -68,3 +68,31 @@ func TestKinds(t *testing.T) {
 		}
 	}
 }
+
+// The words are those of runc and of tini, as engines hand them on.
+func TestProgramsThatCannotRun(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{
+		`exec: "tool": executable file not found in $PATH`:                                                      codeMissing,
+		`OCI runtime create failed: container_linux.go:380: exec: "tool": stat tool: no such file or directory`: codeMissing,
+		`exec: "tool": permission denied`:                                                                       codeNotExecutable,
+		`exec: "tool": is a directory`:                                                                          codeNotExecutable,
+		`exec: "other-runtime": executable file not found in $PATH`:                                             0,
+		`error mounting "tool": not a directory`:                                                                0,
+	} {
+		if code, ok := cannotExec(text, "tool"); code != want || ok != (want != 0) {
+			t.Errorf("%s: %d, %t, want %d", text, code, ok, want)
+		}
+	}
+	for said, want := range map[string]string{
+		"[FATAL tini (7)] exec /no/such failed: No such file or directory\n": "/no/such",
+		"[FATAL tini (123)] exec a b failed: Permission denied":              "a b",
+		"[WARN  tini (7)] Tini is not running as PID 1\n":                    "",
+		"[FATAL tini (7)] exec a failed: b\nmore\n":                          "",
+		"sh: tool: not found\n":                                              "",
+	} {
+		if got := notRunByInit(said); got != want {
+			t.Errorf("%q: %q, want %q", said, got, want)
+		}
+	}
+}

@@ -114,7 +114,7 @@ func (r *logReader) follow(ctx context.Context) error {
 var errStuck = errors.New("the container has ended and its log stream has not")
 
 // watch cancels a follow that brings nothing more although the container has
-// ended, at two looks in a row.
+// ended, or is gone, at two looks in a row.
 func (r *logReader) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 	ended, before := 0, int64(-1)
 	for {
@@ -126,8 +126,9 @@ func (r *logReader) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			before, ended = now, 0
 			continue
 		}
-		state, err := r.engine.inspectPatiently(ctx, r.id)
-		if err != nil || stateOf(state.Status) == engine.Running {
+		switch state, err := r.engine.inspectPatiently(ctx, r.id); {
+		case err != nil && kindOf(err) == engine.ErrNotFound:
+		case err != nil, stateOf(state.Status) == engine.Running:
 			ended = 0
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -22,7 +23,7 @@ type proxy struct {
 	mu     sync.Mutex
 	server *http.Server
 	group  sync.WaitGroup
-	seen   map[string]chan struct{} // by the last part of a request's path, closed when one arrives
+	seen   map[string]chan struct{} // by a part of a request's URL, closed when one arrives
 
 	// intercept answers a request instead of the engine if it returns true.
 	intercept func(w http.ResponseWriter, r *http.Request) bool
@@ -57,21 +58,27 @@ func dialDocker(ctx context.Context, _, _ string) (net.Conn, error) {
 
 func (p *proxy) host() string { return "unix://" + p.socket }
 
-// arrival returns a channel that is closed when a request for .../name arrives.
-func (p *proxy) arrival(name string) <-chan struct{} {
+// arrival returns a channel that is closed when a request arrives whose path or
+// query has a part.
+func (p *proxy) arrival(part string) <-chan struct{} {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := make(chan struct{})
-	p.seen[name] = c
+	p.seen[part] = c
 	return c
 }
 
+// untilStopped is in the request that tells of a container's end. The engine is
+// asked for its removal as well, before that.
+const untilStopped = "/wait?condition=not-running"
+
 func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	name := filepath.Base(r.URL.Path)
 	p.mu.Lock()
-	if c := p.seen[name]; c != nil {
-		close(c)
-		delete(p.seen, name)
+	for part, c := range p.seen {
+		if strings.Contains(r.URL.RequestURI(), part) {
+			close(c)
+			delete(p.seen, part)
+		}
 	}
 	intercept := p.intercept
 	p.mu.Unlock()

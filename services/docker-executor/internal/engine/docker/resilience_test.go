@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -61,7 +62,7 @@ func TestBrokenConnection(t *testing.T) {
 	p := newProxy(t)
 	e := newEngine(t, docker.Config{Host: p.host()})
 	dir := t.TempDir()
-	waiting := p.arrival("wait")
+	waiting := p.arrival(untilStopped)
 	id := start(t, e, dir, "out:one\\n", "await:/mnt/go", "out:two\\n", "exit:5")
 
 	var tasks sync.WaitGroup
@@ -91,6 +92,43 @@ func TestBrokenConnection(t *testing.T) {
 	}
 }
 
+// A break may be seen long after it happened, when the container has ended too.
+func TestABrokenConnectionThatIsSeenLate(t *testing.T) {
+	t.Parallel()
+	direct := newEngine(t, docker.Config{}) // skips where there is none
+	p := newProxy(t)
+	ended := make(chan struct{})
+	var asked atomic.Bool
+	p.intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.RequestURI(), untilStopped) || asked.Swap(true) {
+			return false
+		}
+		select {
+		case <-ended:
+		case <-r.Context().Done():
+		}
+		panic(http.ErrAbortHandler)
+	}
+	e := newEngine(t, docker.Config{Host: p.host()})
+	dir := t.TempDir()
+	waiting := p.arrival(untilStopped)
+	id := start(t, e, dir, "await:/mnt/go", "exit:5")
+	var tasks sync.WaitGroup
+	var exit engine.Exit
+	var waitErr error
+	tasks.Go(func() { exit, waitErr = e.Wait(t.Context(), id, engine.Run{}) })
+	<-waiting
+	touch(t, dir, "go")
+	if _, err := direct.Wait(t.Context(), id, engine.Run{}); err != nil {
+		t.Error(err)
+	}
+	close(ended)
+	tasks.Wait()
+	if waitErr != nil || exit.Code != 5 || !exit.EngineLost {
+		t.Errorf("exit %+v, %v, want code 5 after the engine was lost", exit, waitErr)
+	}
+}
+
 // A connection that breaks says nothing about the engine, where its run is
 // known to be the same.
 func TestBrokenConnectionToTheSameRun(t *testing.T) {
@@ -103,7 +141,7 @@ func TestBrokenConnectionToTheSameRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	waiting := p.arrival("wait")
+	waiting := p.arrival(untilStopped)
 	id := start(t, e, dir, "await:/mnt/go", "exit:5")
 	var tasks sync.WaitGroup
 	var exit engine.Exit
@@ -124,7 +162,7 @@ func TestEngineAway(t *testing.T) {
 	newEngine(t, docker.Config{}) // skips where there is none
 	p := newProxy(t)
 	e := newEngine(t, docker.Config{Host: p.host(), UnavailableLimit: 100 * time.Millisecond})
-	waiting := p.arrival("wait")
+	waiting := p.arrival(untilStopped)
 	id := start(t, e, "", "hang")
 	waited := make(chan error, 1)
 	go func() {

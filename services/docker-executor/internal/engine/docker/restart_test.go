@@ -55,8 +55,28 @@ func newDockerd(t *testing.T, args ...string) *dockerd {
 	return d
 }
 
+// slowContainerd is what the engine ends with where its containerd takes longer
+// to start than the engine waits for it, which nobody can tell it.
+const slowContainerd = "timeout waiting for containerd to start"
+
 // start starts the engine and waits until it answers.
 func (d *dockerd) start() {
+	d.t.Helper()
+	for {
+		log, listens := d.tryStart()
+		if listens {
+			return
+		}
+		_ = d.cmd.Wait() // it has ended
+		if !strings.Contains(log, slowContainerd) {
+			d.t.Fatalf("dockerd ended:\n%s", log)
+		}
+	}
+}
+
+// tryStart starts the engine, and returns what it logged until it listened, or
+// ended.
+func (d *dockerd) tryStart() (log string, listens bool) {
 	d.t.Helper()
 	// One that was killed leaves them, and its processes may not be buried yet.
 	for _, file := range []string{"pid", "exec/containerd/containerd.pid"} {
@@ -78,24 +98,27 @@ func (d *dockerd) start() {
 	if err := writer.Close(); err != nil {
 		d.t.Error(err)
 	}
-	var log strings.Builder
 	lines := bufio.NewScanner(reader)
 	for lines.Scan() {
-		log.WriteString(lines.Text() + "\n")
+		log += lines.Text() + "\n"
 		if strings.Contains(lines.Text(), "API listen on") {
 			d.output.Go(func() {
 				_, _ = io.Copy(io.Discard, reader) // it would stop, were it not read
 				_ = reader.Close()
 			})
-			return
+			return log, true
 		}
 	}
-	d.t.Fatalf("dockerd ended:\n%s", log.String())
+	_ = reader.Close() // it was read to its end
+	return log, false
 }
 
 // end sends a signal and waits for the engine's end.
 func (d *dockerd) end(signal syscall.Signal) {
 	d.t.Helper()
+	if d.cmd.Process == nil || d.cmd.ProcessState != nil {
+		return // it was never started, or has ended
+	}
 	if err := d.cmd.Process.Signal(signal); err != nil {
 		d.t.Error(err)
 	}

@@ -24,6 +24,13 @@ import (
 	"github.com/gantry-worker/gantry/services/docker-executor/removetree"
 )
 
+// buildHelper makes the program that helper containers run: one of this test's
+// own, and so its image is, whoever else runs the same test on the engine.
+func buildHelper(t *testing.T) string {
+	t.Helper()
+	return build(t, "./testdata/unprivileged", "-ldflags", "-X main.of="+rand.Text())
+}
+
 // helperImages returns the images that are made of a program, and has them
 // removed at the end of the test.
 func helperImages(t *testing.T, program string) func() []string {
@@ -97,7 +104,7 @@ func rootTree(t *testing.T) string {
 
 func TestRemoveTree(t *testing.T) {
 	t.Parallel()
-	program := build(t, "./testdata/unprivileged")
+	program := buildHelper(t)
 	e := newEngine(t, docker.Config{Program: program})
 	if os.Geteuid() != 0 {
 		enginetest.Unavailable(t, "files of root, and mounts, need root")

@@ -15,7 +15,8 @@ import (
 // says when to look; what counts is what inspecting the container shows. So an
 // exit cannot be missed, whenever the connection breaks.
 func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.Exit, error) {
-	var lost time.Time // when the connection first broke
+	since := time.Now()
+	lost := false // the connection broke
 	var w *witness
 	if began.ID == "" {
 		w = e.newWitness(ctx, id)
@@ -27,9 +28,7 @@ func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.
 		if ctx.Err() != nil {
 			return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), ctx.Err())
 		}
-		if err != nil && lost.IsZero() && disconnected(err) {
-			lost = time.Now()
-		}
+		lost = lost || err != nil && disconnected(err)
 		state, inspectErr := e.inspectPatiently(ctx, id)
 		if inspectErr != nil {
 			return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), inspectErr)
@@ -38,14 +37,16 @@ func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.
 		case engine.Created:
 			return engine.Exit{}, &engine.Error{Op: "wait for", Subject: subject(id), Kind: engine.ErrFailed, Detail: "it was never started"}
 		case engine.Exited:
-			exit := e.withLateOOM(ctx, id, exitOf(state))
+			exit := e.withNotRun(ctx, id, e.withLateOOM(ctx, id, exitOf(state)))
 			switch {
 			case began.ID != "":
 				exit.EngineLost = e.endedWith(ctx, began, exit.FinishedAt)
-			case lost.IsZero():
-				exit.EngineLost = e.stopping(ctx, w)
+			case lost:
+				// When it broke is not known, only when that was seen. While it held, the
+				// engine told of every end.
+				exit.EngineLost = !exit.FinishedAt.Before(since)
 			default:
-				exit.EngineLost = !exit.FinishedAt.Before(lost)
+				exit.EngineLost = e.stopping(ctx, w)
 			}
 			return exit, nil
 		case engine.Running, engine.Removing:

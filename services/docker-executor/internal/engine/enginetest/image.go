@@ -16,9 +16,9 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"testing"
-	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // script is what the test image runs.
@@ -34,8 +34,6 @@ var applets = []string{
 // TestLabel is on the test image, so that a test can see its labels arrive.
 const TestLabel = "gantry.test.image"
 
-var building sync.Mutex
-
 // BuildImage makes the test image on the Docker engine at host ("" is the
 // standard socket), unless it has it, and returns its reference. It is built
 // from nothing but a static busybox and a script, so no registry is needed.
@@ -47,14 +45,42 @@ func BuildImage(t testing.TB, host string) string {
 		Unavailable(t, "no test image: %v", err)
 	}
 	ref := fmt.Sprintf("gantry-enginetest:%x", sha256.Sum256(rootfs))[:30]
-	building.Lock() // two imports at once would leave an image without a name
-	defer building.Unlock()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if err := importImage(ctx, dockerHTTP(host), ref, rootfs); err != nil {
+	done, err := building()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	if err := importImage(t.Context(), dockerHTTP(host), ref, rootfs); err != nil {
 		Unavailable(t, "no test image: %v", err)
 	}
 	return ref
+}
+
+// building waits until nobody else on this host makes the image, in whatever
+// process, and returns what lets the next one do it. Of two imports at once the
+// second would take the name from the image that tests run already. The program
+// that the image is made of is the lock.
+func building() (done func(), err error) {
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		switch err := unix.Flock(int(file.Fd()), unix.LOCK_EX); {
+		case err == nil:
+			return func() {
+				// Before it is closed: a process that is just being started has a copy.
+				_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
+				_ = file.Close() // only read from
+			}, nil
+		case !errors.Is(err, unix.EINTR):
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), file.Close())
+		}
+	}
 }
 
 // Unavailable skips a test that needs a Docker engine, or fails it where

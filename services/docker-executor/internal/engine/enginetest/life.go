@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -243,6 +244,9 @@ func programMissing(b *bench) {
 	if !errors.Is(err, engine.ErrCannotStart) || engine.IsInfrastructure(err) {
 		b.Errorf("start: %v, want ErrCannotStart, the task's own fault", err)
 	}
+	if says := `The program "/no/such/program" is not in image ` + b.Image; err == nil || !strings.Contains(err.Error(), says) {
+		b.Errorf("start: %v, want it to say %q", err, says)
+	}
 	if err := b.Engine.Remove(b.Context(), id); err != nil {
 		b.Fatal(err)
 	}
@@ -255,8 +259,33 @@ func programMissingUnderInit(b *bench) {
 	spec := b.spec()
 	spec.Entrypoint, spec.Options.Init = []string{"/no/such/program"}, nil
 	out, exit := b.finish(spec)
-	if exit.Code != 127 || len(out.stderr) == 0 {
+	if exit.Code != 127 || len(out.stderr) == 0 || exit.NotRun != "/no/such/program" {
 		b.Errorf("exit %+v, stderr %q, want 127 and a reason", exit, out.stderr)
+	}
+}
+
+func programNotExecutable(b *bench) {
+	spec := b.spec()
+	spec.Entrypoint = []string{"/etc/passwd"}
+	err := b.Engine.Start(b.Context(), b.create(spec))
+	if says := `The program "/etc/passwd" of image ` + b.Image + " may not be executed"; !errors.Is(err, engine.ErrCannotStart) || !strings.Contains(err.Error(), says) {
+		b.Errorf("start: %v, want ErrCannotStart that says %q", err, says)
+	}
+	spec.Name, spec.Options.Init = b.spec().Name, nil
+	if out, exit := b.finish(spec); exit.Code != 126 || len(out.stderr) == 0 || exit.NotRun != "/etc/passwd" {
+		b.Errorf("exit %+v, stderr %q, want 126 and a reason", exit, out.stderr)
+	}
+}
+
+// codesOfItsOwn: a program that runs may end with the codes that say of others
+// that they do not.
+func codesOfItsOwn(b *bench) {
+	for _, steps := range [][]string{{"exit:127"}, {"err:sh: tool: not found\\n", "exit:127"}, {"out:a\\n", "out:b\\n", "exit:126"}} {
+		spec := b.spec(steps...)
+		spec.Options.Init = nil
+		if _, exit := b.finish(spec); exit.NotRun != "" || exit.Code != 127 && exit.Code != 126 {
+			b.Errorf("%q: exit %+v", steps, exit)
+		}
 	}
 }
 

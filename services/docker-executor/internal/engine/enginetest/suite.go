@@ -64,6 +64,8 @@ var tests = map[string]func(*bench){
 	"name conflict":                  nameConflict,
 	"program missing":                programMissing,
 	"program missing under init":     programMissingUnderInit,
+	"program not executable":         programNotExecutable,
+	"codes of its own":               codesOfItsOwn,
 	"no such runtime":                noSuchRuntime,
 	"no such device":                 noSuchDevice,
 	"list by labels":                 listByLabels,

@@ -58,19 +58,23 @@ func (c *container) start() error {
 	if c.currentState() != engine.Created {
 		return nil
 	}
-	program, missing := c.program()
-	if missing && !c.spec.Options.InitOrDefault() {
+	program, why := c.program()
+	notRun := ""
+	if why != 0 {
+		notRun = c.spec.Entrypoint[0]
+	}
+	if why != 0 && !c.spec.Options.InitOrDefault() {
 		return &engine.Error{
 			Op: "start", Subject: c.subject(), Kind: engine.ErrCannotStart,
-			Detail: "exec " + c.spec.Entrypoint[0] + ": no such file or directory",
+			Detail: "exec " + notRun + " failed. " + engine.NotRun(notRun, c.spec.Image, why),
 		}
 	}
 	c.change(func() { c.state = engine.Running })
 	c.process.Go(func() {
 		p := newProcess(c)
-		code := 127
-		if missing {
-			p.write(engine.Stderr, []byte("init: exec "+c.spec.Entrypoint[0]+": no such file or directory\n"))
+		code := why
+		if why != 0 {
+			p.write(engine.Stderr, []byte("init: exec "+notRun+" failed\n"))
 		} else {
 			code = p.run(program)
 		}
@@ -78,23 +82,26 @@ func (c *container) start() error {
 		p.stderr.flush()
 		c.change(func() {
 			c.state = engine.Exited
-			c.exit = engine.Exit{Code: code, Signal: engine.SignalOf(code), OOMKilled: p.oom, FinishedAt: time.Now()}
+			c.exit = engine.Exit{Code: code, Signal: engine.SignalOf(code), OOMKilled: p.oom, FinishedAt: time.Now(), NotRun: notRun}
 		})
 	})
 	return nil
 }
 
-// program returns the steps, or missing for an entrypoint that the image does
-// not have: it has /bin/sh with /bin/script, and nothing else.
-func (c *container) program() (steps []string, missing bool) {
+// program returns the steps, or the exit code that says why an entrypoint cannot
+// be run: the image has /bin/sh with /bin/script, and /etc/passwd, which is no
+// program.
+func (c *container) program() (steps []string, cannot int) {
 	ep := c.spec.Entrypoint
-	if len(ep) == 0 {
-		return c.spec.Args, false
+	switch {
+	case len(ep) == 0:
+		return c.spec.Args, 0
+	case ep[0] == "/etc/passwd":
+		return nil, 126
+	case len(ep) < 2 || ep[0] != "/bin/sh" || ep[1] != "/bin/script":
+		return nil, 127
 	}
-	if len(ep) < 2 || ep[0] != "/bin/sh" || ep[1] != "/bin/script" {
-		return nil, true
-	}
-	return append(append([]string(nil), ep[2:]...), c.spec.Args...), false
+	return append(append([]string(nil), ep[2:]...), c.spec.Args...), 0
 }
 
 // record returns the i-th record of the log, when it is there; more is false

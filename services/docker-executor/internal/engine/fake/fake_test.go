@@ -5,14 +5,13 @@ import (
 	"errors"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/enginetest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func newEngine(t *testing.T) *fake.Engine {
 	e := fake.New()
