@@ -44,7 +44,7 @@ func (w *work) girderJob(ctx context.Context) (girder.JobID, error) {
 // fallBack puts artifacts into a folder of the job's name in the operator's.
 func (w *work) fallBack(ctx context.Context, client *girder.Client, out stage.Out) ([]contracts.GirderSent, error) {
 	var into girder.Folder
-	err := w.patience().Do(ctx, nil, func() (bool, error) {
+	err := w.patience().Do(ctx, w.triedAgain, func() (bool, error) {
 		var err error
 		into, err = client.CreateFolder(ctx, girder.FolderID(w.cfg.ArtifactFallbackFolder), string(w.step.Job), true)
 		return false, err

@@ -37,8 +37,8 @@ func beChild(text string) int {
 		return 2
 	}
 	cfg := Config{
-		NATS: client.Config{URL: order.NATS, Token: order.Token}, WorkRoot: order.WorkRoot, GirderAPIURL: order.Girder,
-		Concurrency: order.Concurrency, GirderConnections: 32, CacheSize: order.CacheSize, GirderPatience: time.Minute,
+		NATS: client.Config{URL: order.NATS, Token: order.Token, Patience: timeout}, WorkRoot: order.WorkRoot, GirderAPIURL: order.Girder,
+		Concurrency: order.Concurrency, GirderConnections: 32, CacheSize: order.CacheSize, GirderPatience: patience,
 	}
 	log := zerolog.New(os.Stderr).Level(zerolog.WarnLevel)
 	rhythm := rhythm{life: time.Hour, holds: quick.holds, sweep: quick.sweep}

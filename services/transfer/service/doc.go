@@ -4,14 +4,16 @@
 // An executor publishes a step, transfer does it, writes the result into the
 // attempt's folder as steps/<step>.json and says so with a note. The file is
 // the answer; the note only saves waiting. A step that is asked for again, or
-// delivered again after a crash, is answered from its file.
+// delivered again after a crash, is answered from its file. Until then notes tell
+// that it is in somebody's hands, how far it is, and why nothing moves: Girder
+// that does not answer, or other steps before it.
 //
 // Before a step begins, and now and then while it runs, the job's life is
 // read: a step of an attempt that is not the current one, or of a job that is
 // ending, is dropped. A revoke aborts the running steps of its job at once.
 //
-// A step that has begun stands in the journal until nothing of it is left to be
-// done. What this process does not finish, being stopped or killed, the next
+// A step that has begun, or waits for a place to begin, stands in the journal until
+// nothing of it is left to be done. What this process does not finish, being stopped or killed, the next
 // one goes on with at its start: half a file on the volume, half an upload in
 // Girder, an upload whose last answer nobody heard. The journal has one owner;
 // a second transfer in the same work folder waits for the first one's end.

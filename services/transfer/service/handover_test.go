@@ -28,7 +28,7 @@ func TestTheSecondTransferWaitsForTheFirst(t *testing.T) {
 	b.write("r", []byte("result"))
 	step := b.stageOut("out-0", "r")
 	b.ask(step)
-	b.awaitRequest(uploadBegun)
+	b.awaitUpload(step)
 	cfg, waits := b.config(), make(chan struct{})
 	cfg.OnReady = func() { t.Log("the second one serves") }
 	b.startLogging(cfg, func(message string) {
@@ -132,7 +132,7 @@ func TestAttemptsDoNotUploadSideBySide(t *testing.T) {
 	b.write("out", []byte("older"))
 	first := b.stageOut("out-0", "out")
 	b.ask(first)
-	b.awaitRequest(uploadBegun)
+	b.awaitUpload(first)
 	second := laterAttempt(&scenario{bench: b, step: b.stageOut("out-1", "out"), outputs: writeOutputs})
 	second.Path = "out/old"
 	b.ask(second)
@@ -156,11 +156,12 @@ func TestAnUploadIsNotFinishedForAnAttemptThatHasEnded(t *testing.T) {
 	rhythm.fresh = 0
 	b.start(b.config(), rhythm)
 	hang, begun := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
 	b.sim.SetFault(func(r *http.Request) *girdersim.Fault {
 		if r.Method != http.MethodPost || !strings.HasSuffix(r.URL.Path, "/file") {
 			return nil
 		}
-		close(begun)
+		begin()
 		return &girdersim.Fault{Hang: hang}
 	})
 	b.write("r", []byte("result"))
@@ -184,7 +185,7 @@ func TestNATSAwayDuringAStepThatEnds(t *testing.T) {
 	b.write("r", []byte("result"))
 	step := b.stageOut("out-0", "r")
 	b.ask(step)
-	b.awaitRequest(uploadBegun)
+	b.awaitUpload(step)
 	b.nats.Stop()
 	release()
 	b.until("the step does not end without NATS", func() bool { return b.result(step) != nil })

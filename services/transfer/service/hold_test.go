@@ -29,9 +29,7 @@ func TestHoldUntilTheFolderIsGone(t *testing.T) {
 	if n := len(b.sim.Requests()); n != 0 {
 		t.Errorf("Girder was asked %d times", n)
 	}
-	if err := os.RemoveAll(filepath.Join(b.root, "attempts")); err != nil {
-		t.Fatal(err)
-	}
+	b.removeAttempts()
 	b.awaitHeld(0, "progress")
 	b.awaitHeld(0, "out")
 	b.until("the journal has the hold", func() bool { return b.holdsNoted() == 0 })

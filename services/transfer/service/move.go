@@ -161,7 +161,7 @@ func (w *work) moveKind(ctx context.Context, client *girder.Client) (*contracts.
 		staged, err := stage.In{
 			Source: client, File: girder.FileID(w.step.FileID), Item: girder.ItemID(w.step.ItemID), Folder: girder.FolderID(w.step.FolderID),
 			Volume: w.step.Volume, Filename: w.step.Filename, FolderName: w.step.FolderName,
-			Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Memory: w.entry.Memory, Remember: w.entry.Remember,
+			Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Waits: w.waits, Memory: w.entry.Memory, Remember: w.entry.Remember,
 			Log: *zerolog.Ctx(ctx), Task: fmt.Sprintf("%s/%d", w.step.Job, w.step.Attempt), Fetches: w.fetches, Girder: w.reach, Cache: w.cache,
 			Exposed: !w.isOwnVolume(),
 		}.Run(ctx)
@@ -192,7 +192,7 @@ func (w *work) out(ctx context.Context) stage.Out {
 	return stage.Out{
 		Item: girder.ItemID(w.step.ItemID), Folder: girder.FolderID(w.step.FolderID), Volume: w.step.Volume, Path: w.step.Path,
 		Name: w.step.Name, Reference: w.step.Reference, MustExist: w.step.MustExist,
-		Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Log: *zerolog.Ctx(ctx),
+		Retry: w.patience(), Progress: w.meter.progress, Found: w.meter.found, Waits: w.waits, Log: *zerolog.Ctx(ctx),
 	}
 }
 

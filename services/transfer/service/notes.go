@@ -44,25 +44,23 @@ func (n *notes) send(ctx context.Context, step *contracts.Step, data contracts.T
 	}
 }
 
-// meter is the progress of one step, told in notes. It is used by one goroutine
-// at a time; where nothing moves any more it says so by itself, until ctx ends or
-// the step is done.
+// meter is the progress of one step, told in notes. Where nothing moves any more
+// it says so by itself, until the step is done or end is called.
 type meter struct {
-	ctx  context.Context // of the step: it bounds what the meter says by itself
 	send func(contracts.TransferNote)
 	now  func() time.Time
 
 	mu    sync.Mutex
 	sent  time.Time
-	told  int64 // the bytes of the note that was sent then
+	told  contracts.TransferNote // what was sent then
 	note  contracts.TransferNote
 	pace  pace.Pace
-	quiet *time.Timer // runs out when nothing has moved for a while
+	quiet *time.Timer // runs out when there is something to be told
+	ended bool
 }
 
 func (n *notes) meter(ctx context.Context, step *contracts.Step) *meter {
 	return &meter{
-		ctx:  ctx,
 		send: func(note contracts.TransferNote) { n.send(ctx, step, note) },
 		now:  time.Now,
 		note: contracts.TransferNote{ID: step.Step, Direction: step.Kind},
@@ -75,6 +73,9 @@ func (m *meter) progress(what string, bytes, total int64) {
 	defer m.mu.Unlock()
 	now := m.now()
 	m.pace.At(now, bytes)
+	if bytes > m.note.Bytes {
+		m.note.Waiting = ""
+	}
 	m.note.What, m.note.Bytes, m.note.Total = what, bytes, total
 	if now.Sub(m.sent) >= noteEvery {
 		m.tell(now)
@@ -88,15 +89,53 @@ func (m *meter) found(bytes int64) {
 	m.pace.Found(bytes)
 }
 
+// waits says why nothing moves from now on. It is told at once, or as soon as
+// another note may follow the last; when something moves it is no longer true.
+func (m *meter) waits(why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.ended || m.note.Done || m.note.Waiting == why {
+		return
+	}
+	m.note.Waiting = why
+	now := m.now()
+	if left := noteEvery - now.Sub(m.sent); left > 0 {
+		m.lookAfter(left)
+		return
+	}
+	m.tell(now)
+}
+
+// goesOn says that the step waits for its turn no more.
+func (m *meter) goesOn() {
+	m.mu.Lock()
+	waited := m.note.Waiting == itsTurn
+	m.mu.Unlock()
+	if waited {
+		m.waits("")
+	}
+}
+
 // tell sends the note as it is, and looks again when nothing has moved since.
 func (m *meter) tell(now time.Time) {
-	m.sent, m.told, m.note.Rate = now, m.note.Bytes, m.pace.Rate(now)
+	m.note.Rate = m.pace.Rate(now)
+	m.sent, m.told = now, m.note
 	m.send(m.note)
+	if m.note.Done || m.ended {
+		m.stop()
+		return
+	}
+	m.lookAfter(m.pace.Patience())
+}
+
+func (m *meter) lookAfter(wait time.Duration) {
+	m.stop()
+	m.quiet = time.AfterFunc(wait, m.silence)
+}
+
+func (m *meter) stop() {
 	if m.quiet != nil {
 		m.quiet.Stop()
-	}
-	if !m.note.Done {
-		m.quiet = time.AfterFunc(m.pace.Patience(), m.silence)
 	}
 }
 
@@ -105,11 +144,30 @@ func (m *meter) silence() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.now()
-	if m.note.Done || m.ctx.Err() != nil || now.Sub(m.sent) < noteEvery {
+	if m.note.Done || m.ended || now.Sub(m.sent) < noteEvery {
 		return
 	}
-	if m.note.Rate > 0 || m.note.Bytes != m.told {
+	if m.note.Rate > 0 || m.note.Bytes != m.told.Bytes || m.note.Waiting != m.told.Waiting {
 		m.tell(now)
+	}
+}
+
+// end has the meter say nothing more by itself. Nothing is being said when it
+// returns.
+func (m *meter) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ended = true
+	m.stop()
+}
+
+// taken says that the step is in somebody's hands, who may have to wait. It is
+// told at once, and told again to whoever asks for the step again.
+func (m *meter) taken() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.ended && !m.note.Done {
+		m.tell(m.now())
 	}
 }
 
@@ -125,7 +183,7 @@ func (m *meter) ready(what string, total int64) {
 func (m *meter) done(result *contracts.StepResult) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.note.Done, m.note.Error = true, result.Message
+	m.note.Done, m.note.Error, m.note.Waiting = true, result.Message, ""
 	if result.Outcome == contracts.StepDone {
 		m.note.Bytes, m.note.Total = result.Bytes, result.Bytes
 	}

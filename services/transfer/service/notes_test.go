@@ -1,7 +1,6 @@
 package service
 
 import (
-	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -18,9 +17,9 @@ type metered struct {
 }
 
 // meterOf returns one whose clock is that of its bubble.
-func meterOf(ctx context.Context) *metered {
+func meterOf() *metered {
 	m := &metered{}
-	m.meter = &meter{ctx: ctx, now: time.Now, send: func(note contracts.TransferNote) { m.notes = append(m.notes, note) }}
+	m.meter = &meter{now: time.Now, send: func(note contracts.TransferNote) { m.notes = append(m.notes, note) }}
 	return m
 }
 
@@ -48,7 +47,7 @@ func (m *metered) last() contracts.TransferNote {
 func TestNotesTellTheRateOfWhatMoves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := meterOf(t.Context())
+		m := meterOf()
 		m.found(1e9)
 		m.bytes = 1e9
 		m.progress("big.tif", m.bytes, 2e9)
@@ -80,7 +79,7 @@ func TestNotesTellTheRateOfWhatMoves(t *testing.T) {
 func TestNotesTellWhenNothingMovesAnyMore(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := meterOf(t.Context())
+		m := meterOf()
 		m.progress("big.tif", 0, 2e9)
 		m.move(220)
 		before := len(m.all())
@@ -102,12 +101,11 @@ func TestNotesTellWhenNothingMovesAnyMore(t *testing.T) {
 func TestNotesEndWithTheirStep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		m := meterOf(ctx)
+		m := meterOf()
 		m.progress("big.tif", 0, 2e9)
 		m.move(220)
 		before := len(m.all())
-		cancel()
+		m.end()
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if len(m.all()) != before {
@@ -120,7 +118,7 @@ func TestNotesEndWithTheirStep(t *testing.T) {
 func TestNotesOfAStreamAndOfItsUpload(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		m := meterOf(t.Context())
+		m := meterOf()
 		m.ready("out", 0)
 		m.move(100)
 		m.ready("out", 1e8)

@@ -79,14 +79,20 @@ func (p *places) atWork() int {
 	return p.all
 }
 
-// take waits for a place, to be given back. The error is the cause of a context
-// that ended before.
-func (p *places) take(ctx context.Context, w *waiter) error {
+// take waits for a place, to be given back, and calls waits if there is none at
+// once. The error is the cause of a context that ended before.
+func (p *places) take(ctx context.Context, w *waiter, waits func(context.Context)) error {
 	w.got = make(chan struct{})
 	p.mu.Lock()
 	p.waiting = append(p.waiting, w)
 	p.grant()
 	p.mu.Unlock()
+	select {
+	case <-w.got:
+		return nil
+	default:
+		waits(ctx)
+	}
 	select {
 	case <-w.got:
 		return nil
@@ -162,15 +168,22 @@ func (p *places) count(w *waiter, n int) {
 type turn struct {
 	places *places
 	as     waiter
+	told   waitingTold
 	taking chan struct{} // by one of them
 
 	mu    sync.Mutex
 	place *waiter // nil: none
 }
 
+// waitingTold is told when a step begins to wait for a place, and when it has one.
+type waitingTold struct {
+	waits  func(ctx context.Context)
+	goesOn func()
+}
+
 // turn waits for a step's first place. end must be called, also after an error.
-func (p *places) turn(ctx context.Context, step *contracts.Step, api string) (*turn, error) {
-	t := &turn{places: p, as: waiter{way: wayOf(step, api), job: step.Job}, taking: make(chan struct{}, 1)}
+func (p *places) turn(ctx context.Context, step *contracts.Step, api string, told waitingTold) (*turn, error) {
+	t := &turn{places: p, as: waiter{way: wayOf(step, api), job: step.Job}, told: told, taking: make(chan struct{}, 1)}
 	err := t.Take(ctx)
 	t.as.again = true
 	return t, err
@@ -195,12 +208,13 @@ func (t *turn) Take(ctx context.Context) error {
 		return nil
 	}
 	place := t.as
-	if err := t.places.take(ctx, &place); err != nil {
+	if err := t.places.take(ctx, &place, t.told.waits); err != nil {
 		return err
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	t.place = &place
+	t.mu.Unlock()
+	t.told.goesOn()
 	return nil
 }
 

@@ -13,12 +13,16 @@ import (
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
-// silentGirder takes requests and answers none of them, until the test ends.
-func (b *bench) silentGirder() (api string, asked <-chan struct{}) {
+// silentGirder takes requests and answers none of them, until the test ends. It
+// tells each that it was not asked before.
+func (b *bench) silentGirder() (api string, asked <-chan string) {
 	b.t.Helper()
-	came, gone := make(chan struct{}, 1000), make(chan struct{})
+	came, gone := make(chan string, 1000), make(chan struct{})
+	var known sync.Map
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		came <- struct{}{}
+		if _, again := known.LoadOrStore(r.URL.Path, true); !again {
+			came <- r.URL.Path
+		}
 		select {
 		case <-gone:
 		case <-r.Context().Done():
@@ -42,7 +46,7 @@ func TestAGirderThatDoesNotAnswerHoldsUpNobodyElse(t *testing.T) {
 	b.start(cfg, slow)
 	file := b.file("in.tif", "pixels")
 	for _, name := range []string{"silent-0", "silent-1", "silent-2", "silent-3"} {
-		step := b.stageIn(name, file)
+		step := b.stageIn(name, "5f0c0000000000000000000"+name[len(name)-1:])
 		step.Girder.APIURL = silent
 		b.ask(step)
 	}
@@ -106,9 +110,10 @@ func TestStreamsNeedNoConnectionOfFiles(t *testing.T) {
 		return func(r girdersim.Request) bool { return strings.HasSuffix(r.Path, id+"/download") }
 	}
 	begun := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
 	b.sim.SetFault(func(r *http.Request) *girdersim.Fault {
 		if strings.HasSuffix(r.URL.Path, held+"/download") {
-			close(begun)
+			begin()
 			return &girdersim.Fault{Hang: hang}
 		}
 		return nil

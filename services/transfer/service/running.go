@@ -32,6 +32,7 @@ type running struct {
 type runningStep struct {
 	cancel context.CancelCauseFunc
 	left   chan struct{}
+	again  func() // is told that somebody asks for it; nil: nobody is
 }
 
 type stepKey struct {
@@ -56,7 +57,7 @@ func (r *running) enter(ctx context.Context, key stepKey) (inside context.Contex
 	inside, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	unhook := context.AfterFunc(ctx, func() { cancel(stage.ErrSuspended) })
 	left := make(chan struct{})
-	r.steps[key] = runningStep{cancel, left}
+	r.steps[key] = runningStep{cancel: cancel, left: left}
 	return inside, func() {
 		unhook()
 		r.mu.Lock()
@@ -65,6 +66,27 @@ func (r *running) enter(ctx context.Context, key stepKey) (inside context.Contex
 		close(left)
 		cancel(errNotCurrent)
 	}, true
+}
+
+// hear has a step that runs told whenever it is asked for again.
+func (r *running) hear(key stepKey, again func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if step, runs := r.steps[key]; runs {
+		step.again = again
+		r.steps[key] = step
+	}
+}
+
+// askedAgain tells a step that somebody asks for it, who may have heard nothing of
+// it yet.
+func (r *running) askedAgain(key stepKey) {
+	r.mu.Lock()
+	step := r.steps[key]
+	r.mu.Unlock()
+	if step.again != nil {
+		step.again()
+	}
 }
 
 // has reports whether a step runs.

@@ -116,7 +116,7 @@ func TestUploadsAreCanceledOverTheSession(t *testing.T) {
 	step := p.stageOut("out-0", "r")
 	step.Session = p.session(p.authority)
 	p.ask(step)
-	p.awaitRequest(uploadBegun)
+	p.awaitUpload(step)
 	p.nothingSecretOnDisk()
 	p.must(p.bus.Revoke(t.Context(), contracts.Revoke{Version: 1, Job: job, Terminate: true}))
 	p.await(step)

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/go-json-experiment/json"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	if config := os.Getenv(childConfig); config != "" {
 		os.Exit(beChild(config))
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // slow is the rhythm of tests in which nothing has to be looked for, quick that
@@ -42,7 +42,9 @@ var (
 const (
 	job       = contracts.JobID("job-1")
 	publicAPI = "https://girder.example.org/api/v1" // what the task says; only the override is reachable
-	timeout   = 60 * time.Second
+	// timeout is longer than anything takes that comes at all, on whatever machine,
+	// and patience than anything that Girder is to answer.
+	timeout, patience = 5 * time.Minute, 10 * time.Minute
 )
 
 // bench is NATS, a Girder, a work folder with one attempt, and the executor's
@@ -58,7 +60,19 @@ type bench struct {
 	volume string
 	node   contracts.NodeID
 	life   *bus.Seen
-	notes  chan contracts.TransferNote
+	notes  chan told
+}
+
+// told is a note of a step.
+type told struct {
+	contracts.TransferNote
+	attempt int
+}
+
+// isOf reports whether the note is of a step. One that ends is told of twice where
+// its message comes late: another attempt's of the same name is not meant.
+func (n told) isOf(step *contracts.Step) bool {
+	return n.ID == step.Step && n.attempt == step.Attempt
 }
 
 func setup(t *testing.T) *bench {
@@ -69,7 +83,7 @@ func setup(t *testing.T) *bench {
 // setupWith is setup with a Girder of some kind.
 func setupWith(t *testing.T, girder girdersim.Options) *bench {
 	t.Helper()
-	b := &bench{t: t, nats: natstest.Start(t), root: t.TempDir(), notes: make(chan contracts.TransferNote, 10000)}
+	b := &bench{t: t, nats: natstest.Start(t), root: t.TempDir(), notes: make(chan told, 10000)}
 	b.startGirder(girder)
 	var err error
 	if b.node, err = node.Open(b.root); err != nil {
@@ -86,7 +100,7 @@ func setupWith(t *testing.T, girder girdersim.Options) *bench {
 	stop, err := b.bus.OnNotes(job, func(note *contracts.Note) {
 		var data contracts.TransferNote
 		if json.Unmarshal(note.Data, &data) == nil {
-			b.notes <- data
+			b.notes <- told{data, note.Attempt}
 		}
 	})
 	if err != nil {
@@ -149,7 +163,7 @@ func (b *bench) secret(token string) {
 
 func (b *bench) config() Config {
 	return Config{
-		NATS: b.nats.Config(), WorkRoot: b.root, GirderAPIURL: b.sim.APIURL(), Concurrency: 4, GirderConnections: 32, GirderPatience: time.Minute,
+		NATS: b.nats.Config(), WorkRoot: b.root, GirderAPIURL: b.sim.APIURL(), Concurrency: 4, GirderConnections: 32, GirderPatience: patience,
 	}
 }
 
@@ -221,8 +235,8 @@ func (b *bench) await(step *contracts.Step) contracts.TransferNote {
 	for {
 		select {
 		case note := <-b.notes:
-			if note.ID == step.Step && note.Done {
-				return note
+			if note.isOf(step) && note.Done {
+				return note.TransferNote
 			}
 		case <-limit:
 			b.t.Fatalf("no end of step %s", step.Step)
@@ -263,11 +277,29 @@ func (b *bench) drained() {
 
 func (b *bench) isDrained() bool {
 	b.t.Helper()
+	left, known := b.waiting()
+	return known && left == 0 && len(b.begun()) == 0
+}
+
+// waiting counts the steps that were asked for and are not through, which is not
+// known while NATS comes back.
+func (b *bench) waiting() (steps uint64, known bool) {
+	b.t.Helper()
 	stream, err := b.bus.JetStream().Stream(b.t.Context(), contracts.StreamTransfers)
 	if err != nil {
-		b.t.Fatal(err)
+		b.t.Log(err)
+		return 0, false
 	}
-	return stream.CachedInfo().State.Msgs == 0 && len(b.begun()) == 0
+	return stream.CachedInfo().State.Msgs, true
+}
+
+// through waits until no step is left on the stream.
+func (b *bench) through() {
+	b.t.Helper()
+	b.until("steps are left", func() bool {
+		left, known := b.waiting()
+		return known && left == 0
+	})
 }
 
 // until waits for what nobody tells: it looks again and again.

@@ -37,10 +37,12 @@ func (t *transfer) take(ctx context.Context, step *contracts.Step) error {
 	ctx = log.WithContext(ctx)
 	inside, leave, ok := t.running.enter(ctx, keyOf(step))
 	if !ok {
+		t.running.askedAgain(keyOf(step))
 		return nil
 	}
 	defer leave()
 	work := &work{transfer: t, step: step, meter: t.notes.meter(inside, step)}
+	defer work.meter.end()
 	defer work.release()
 	folder, err := openFolder(t.cfg.WorkRoot, step)
 	if errors.Is(err, os.ErrNotExist) {
@@ -111,6 +113,7 @@ func (w *work) answer(ctx, inside context.Context, folder *folder) error {
 		return err
 	}
 	if result == nil {
+		w.taken()
 		if result, err = w.result(ctx, inside); err != nil || result == nil {
 			return err
 		}
@@ -126,13 +129,20 @@ func (w *work) answer(ctx, inside context.Context, folder *folder) error {
 	return nil
 }
 
+// taken tells whoever asked for the step, and whoever asks again, that it is done
+// here.
+func (w *work) taken() {
+	w.running.hear(keyOf(w.step), w.meter.taken)
+	w.meter.taken()
+}
+
 // result does the step, unless it was done before and only its result could
 // not be stored. It is nil for a step that nobody waits for any more.
 func (w *work) result(ctx, inside context.Context) (*contracts.StepResult, error) {
 	if result := w.unstored.get(keyOf(w.step)); result != nil {
 		return result, nil
 	}
-	turn, err := w.places.turn(inside, w.step, w.cfg.GirderAPIURL)
+	turn, err := w.places.turn(inside, w.step, w.cfg.GirderAPIURL, waitingTold{w.waitsItsTurn, w.meter.goesOn})
 	defer turn.end()
 	if err != nil { // it has ended, and what follows tells how
 		zerolog.Ctx(ctx).Debug().Err(err).Msg("step ended while it waited for a place")

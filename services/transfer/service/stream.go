@@ -48,6 +48,7 @@ func (w *work) stream(ctx, inside context.Context, folder *folder) error {
 		return err
 	}
 	if result == nil {
+		w.taken()
 		if result, err = w.streamed(ctx, inside, folder); err != nil || result == nil {
 			return err
 		}

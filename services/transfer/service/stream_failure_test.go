@@ -72,14 +72,6 @@ func (b *bench) removeAttempts() {
 	b.until("the attempts stay", func() bool { return os.RemoveAll(filepath.Join(b.root, "attempts")) == nil })
 }
 
-// waiting counts the steps that were asked for and are not through.
-func (b *bench) waiting() uint64 {
-	b.t.Helper()
-	stream, err := b.bus.JetStream().Stream(b.t.Context(), contracts.StreamTransfers)
-	b.must(err)
-	return stream.CachedInfo().State.Msgs
-}
-
 // TestAFailedStreamGivesNoEndOfFile until the attempt's folder is gone.
 func TestAFailedStreamGivesNoEndOfFile(t *testing.T) {
 	t.Parallel()
@@ -101,7 +93,7 @@ func TestAFailedStreamGivesNoEndOfFile(t *testing.T) {
 	}
 	b.append(&contracts.Failed{Kind: contracts.FailureTask, Message: "m"}) // the folder counts, not the life
 	b.ask(b.stageOut("other", "x"))                                        // dropped, after a look at the life
-	b.until("steps are left", func() bool { return b.waiting() == 0 })
+	b.through()
 	if again := b.do(step); !again.Ended.Equal(result.Ended) || b.held("in") != 1 || !b.noted(step) {
 		t.Errorf("%+v, held %d times", again, b.held("in"))
 	}

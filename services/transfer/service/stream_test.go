@@ -407,6 +407,9 @@ func TestTheNotesOfAStream(t *testing.T) {
 	b.serve()
 	step := b.toPipe("in", b.file("in.tif", string(streamed)))
 	b.ask(step)
+	if note := <-b.notes; note.ID != step.Step || note.What != "" || note.Done {
+		t.Errorf("%+v", note)
+	}
 	if note := <-b.notes; note.ID != step.Step || note.Direction != contracts.StepStream || note.What != "in.tif" || note.Done || note.Bytes != 0 || note.Total != int64(len(streamed)) || !b.marked(step) {
 		t.Errorf("%+v", note)
 	}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -170,11 +171,16 @@ func TestAStreamAskedForBeforeTheCrashButNotBegun(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	hang := make(chan struct{})
-	b.sim.SetFault(func(r *http.Request) *girdersim.Fault { return &girdersim.Fault{Hang: hang} })
+	asked := make(chan struct{})
+	begin := sync.OnceFunc(func() { close(asked) })
+	b.sim.SetFault(func(r *http.Request) *girdersim.Fault {
+		begin()
+		return &girdersim.Fault{Hang: hang}
+	})
 	stop := b.serve()
 	step := b.toPipe("in", b.file("in.tif", string(streamed)))
 	b.ask(step)
-	b.until("the step does not run", func() bool { return b.waiting() == 1 })
+	<-asked
 	stop()
 	close(hang)
 	b.sim.SetFault(nil)

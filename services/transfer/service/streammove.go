@@ -78,7 +78,7 @@ func (w *work) feed(ctx context.Context, folder *folder) (*contracts.StepResult,
 	if err != nil {
 		return result, err
 	}
-	file, err := stream.Open(ctx, client, girder.FileID(w.step.Stream.From.FileID), w.patience(), *zerolog.Ctx(ctx))
+	file, err := stream.Open(ctx, client, girder.FileID(w.step.Stream.From.FileID), w.patience(), *zerolog.Ctx(ctx), w.waits)
 	if err != nil {
 		return result, err
 	}
@@ -197,7 +197,7 @@ func (w *work) checkSink(ctx context.Context) error {
 		return err
 	}
 	to := w.step.Stream.To
-	return w.patience().Do(ctx, nil, func() (bool, error) {
+	return w.patience().Do(ctx, w.triedAgain, func() (bool, error) {
 		if to.ItemID != "" {
 			_, err = client.GetItem(ctx, girder.ItemID(to.ItemID))
 		} else {

@@ -148,8 +148,10 @@ func TestAnEntryIsNobodyElses(t *testing.T) {
 	if err := Copy(t.Context(), file, from, 7, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range names(t, c.root.Name()) {
-		info, err := os.Stat(filepath.Join(c.root.Name(), name))
+	folder := c.root.Name()
+	reopen(t, c, "", 0) // until then it gives its files their names
+	for _, name := range names(t, folder) {
+		info, err := os.Stat(filepath.Join(folder, name))
 		if err != nil || info.Sys().(*syscall.Stat_t).Nlink != 1 {
 			t.Error("an entry has another name somewhere", err)
 		}
@@ -171,6 +173,7 @@ func TestWhatWasNotUsedForLongestGoesFirst(t *testing.T) {
 		}
 	}
 	// The next process knows the order, and its limit may be another one.
+	c = reopen(t, c, folder, 30)
 	c.mu.Lock()
 	for i, key := range []Key{fourth, first, third} {
 		e := c.entries[key.ID()].Value.(*entry)

@@ -3,7 +3,7 @@ package cache
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }

@@ -117,7 +117,8 @@ func (p *Proxy) Uploads() []Upload {
 	return all
 }
 
-// Twice are the names of the files that a request for one made twice.
+// Twice are the names of the files that a request for one made twice, or made
+// when its client had given up, and may have asked again.
 func (p *Proxy) Twice() []string {
 	p.account.mu.Lock()
 	defer p.account.mu.Unlock()

@@ -4,9 +4,13 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // client is one connection to the proxy.
@@ -92,6 +96,10 @@ func (c *client) deliver(q *asked, body []byte) (answer, error) {
 		c.account.count(q)
 	}
 	got, err := c.passOn(q, body)
+	makes := q.Method == http.MethodPost && (q.route == Empty || q.route == Artifact)
+	if err == nil && makes && got.status/100 == 2 && c.isGone() {
+		c.account.madeTwice(q.Request) // it may have looked before the file was there, and asks again
+	}
 	if err != nil || q.kind != Duplicate {
 		return got, err
 	}
@@ -100,7 +108,6 @@ func (c *client) deliver(q *asked, body []byte) (answer, error) {
 		return got, err
 	}
 	c.account.count(q)
-	makes := q.Method == http.MethodPost && (q.route == Empty || q.route == Artifact)
 	if makes && first.status/100 == 2 && got.status/100 == 2 {
 		c.account.madeTwice(q.Request)
 	}
@@ -108,6 +115,25 @@ func (c *client) deliver(q *asked, body []byte) (answer, error) {
 		got, q.began = first, began
 	}
 	return got, nil
+}
+
+// isGone reports whether the client has given up a connection that is not cut.
+func (c *client) isGone() bool {
+	on, ok := c.conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := on.SyscallConn()
+	if err != nil {
+		return false
+	}
+	gone := false
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		gone = n == 0 && err == nil || err != nil && !errors.Is(err, unix.EAGAIN)
+		return true
+	})
+	return gone && err == nil
 }
 
 // passOn passes on a request as it is now, and notes the upload that it begins.

@@ -1,6 +1,7 @@
 package faultproxy
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,10 +14,11 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 // girder is a server that answers with what it got, as JSON, and begins uploads.
 type girder struct {
@@ -66,6 +68,25 @@ func post(client *http.Client, url, body string) (status int, answer string, err
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(data), err
+}
+
+// impatient ends its requests with a context.
+type impatient struct {
+	http.RoundTripper
+	ctx context.Context
+}
+
+func (i *impatient) RoundTrip(r *http.Request) (*http.Response, error) {
+	return i.RoundTripper.RoundTrip(r.WithContext(i.ctx))
+}
+
+// await returns when a fault of a kind has happened, or the context has ended.
+func (p *Proxy) await(ctx context.Context, kind Kind) {
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for p.Counts()[kind] == 0 && ctx.Err() == nil {
+		<-ticker.C
+	}
 }
 
 // TestKinds sends a chunk through each kind of fault, and looks at what either
@@ -120,8 +141,13 @@ func TestKinds(t *testing.T) {
 					o.Always = nil
 				}
 				p, client := through(t, g, o)
-				if kind == Stall {
-					client.Timeout = 300 * time.Millisecond
+				if kind == Stall { // the client's patience ends when the answer does stand still
+					ctx, giveUp := context.WithCancel(t.Context())
+					client.Transport = &impatient{client.Transport, ctx}
+					go func() {
+						defer giveUp()
+						p.await(t.Context(), Stall)
+					}()
 				}
 				status, answer, err := post(client, p.APIURL()+"/file/chunk?uploadId=u&offset=0", body)
 				if !test.client(status, answer, err) {
@@ -261,9 +287,9 @@ func TestNothingToStandBefore(t *testing.T) {
 	if _, err := Start("http://girder\n/api/v1", Options{}); err == nil {
 		t.Error("an address that is none was taken")
 	}
-	g := startGirder(t)
+	// Nobody else listens there either.
+	g := &girder{Server: &httptest.Server{URL: "http://" + testport.Address(t)}}
 	p, client := through(t, g, Options{})
-	g.Close()
 	_, _, err := post(client, p.APIURL()+"/file/offset", "")
 	var network net.Error
 	if err == nil || errors.As(err, &network) && network.Timeout() {

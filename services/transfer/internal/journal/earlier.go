@@ -97,7 +97,7 @@ func (j *Journal) Earlier(step *contracts.Step) ([]stage.Memory, error) {
 			}
 			data, err := root.ReadFile(name)
 			if err == nil {
-				memories[attempt] = memoryOf(data)
+				memories[attempt] = memoryOf(data, memories[attempt])
 			} else if !errors.Is(err, os.ErrNotExist) {
 				return nil, fmt.Errorf("read what an earlier attempt left: %w", err)
 			}
@@ -129,8 +129,10 @@ func attemptOf(name string, step *contracts.Step) (int, bool) {
 	return attempt, err == nil
 }
 
-func memoryOf(data []byte) stage.Memory {
-	entry := new(Entry)
+// memoryOf adds what an entry says to what was left of it before: a step that
+// ended may be begun once more, by a message that came late, and then says nothing.
+func memoryOf(data []byte, left stage.Memory) stage.Memory {
+	entry := &Entry{Memory: left}
 	for line := range bytes.Lines(data) {
 		if !bytes.HasSuffix(line, []byte("\n")) || !entry.take(line) {
 			break

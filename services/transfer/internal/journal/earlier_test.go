@@ -15,6 +15,49 @@ func attemptStep(job contracts.JobID, attempt int, name string) *contracts.Step 
 	return &contracts.Step{Version: 1, Job: job, Attempt: attempt, Step: name, Kind: contracts.StepStageOut, Folder: "attempts/a"}
 }
 
+// TestWhatWasLeftIsKnownThoughTheStepBeginsOnceMore, as it does when its message
+// comes late.
+func TestWhatWasLeftIsKnownThoughTheStepBeginsOnceMore(t *testing.T) {
+	t.Parallel()
+	j := open(t, t.TempDir())
+	first, later := attemptStep("j", 1, "out-0"), attemptStep("j", 2, "out-0")
+	note := func(note stage.Note) *Entry {
+		t.Helper()
+		entry, err := j.Begin(first)
+		if err == nil {
+			err = entry.Remember(note)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entry
+	}
+	known := func() stage.Memory {
+		t.Helper()
+		found, err := j.Earlier(later)
+		if err != nil || len(found) != 1 {
+			t.Fatal(found, err)
+		}
+		return found[0]
+	}
+	if err := j.Leave(note(stage.Note{Pending: &stage.Pending{Path: "a", ID: "u"}})); err != nil {
+		t.Fatal(err)
+	}
+	entry, err := j.Begin(first)
+	if err := errors.Join(err, entry.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if m := known(); m.Pending["a"].ID != "u" {
+		t.Errorf("%+v", m)
+	}
+	if err := note(stage.Note{Sent: &stage.Sent{Path: "b"}}).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if m := known(); m.Pending["a"].ID != "u" || len(m.Sent) != 1 {
+		t.Errorf("%+v", m)
+	}
+}
+
 // TestEarlierAttemptsAreRemembered: those that were left, those that are still
 // in the journal, and no others.
 func TestEarlierAttemptsAreRemembered(t *testing.T) {

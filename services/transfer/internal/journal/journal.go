@@ -1,6 +1,6 @@
-// Package journal keeps the steps of a node that have begun and not come to
-// their end, with what is known of their work, so that the next process goes on
-// with them whatever this one dies of.
+// Package journal keeps the steps of a node that have begun, or wait for their
+// turn, and have not come to their end, with what is known of their work, so that
+// the next process goes on with them whatever this one dies of.
 //
 // It is a folder of the work folder with one file a step, of JSON lines: the
 // step itself, then notes as the work goes on. A last line that was cut short
@@ -105,8 +105,13 @@ func takeLock(ctx context.Context, path string, waiting func()) (*os.File, error
 	}
 }
 
-// Close lets another process have the journal.
-func (j *Journal) Close() error { return errors.Join(j.root.Close(), j.lock.Close()) }
+// Close lets another process have the journal. A process that was forked this
+// moment has the lock's file open until it runs its program: what frees the lock
+// at once is to say so.
+func (j *Journal) Close() error {
+	err := unix.Flock(int(j.lock.Fd()), unix.LOCK_UN)
+	return errors.Join(j.root.Close(), err, j.lock.Close())
+}
 
 // Entry is what is known of one step. Remember may be called from several
 // goroutines at once, and everything else when nobody does.

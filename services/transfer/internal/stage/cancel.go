@@ -8,8 +8,9 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
-// cleanupTime is how long canceling an upload in Girder may take.
-const cleanupTime = 10 * time.Second
+// cleanupTime is how long canceling an upload in Girder may take. Tests in which
+// that always ends well wait for longer.
+var cleanupTime = 10 * time.Second
 
 // cancel throws an unfinished upload away, on time of its own: the context may
 // have ended. One that is suspended stays.

@@ -37,6 +37,8 @@ var (
 	ErrUnservable = errors.New("girder cannot send a file whose name has one of these characters, rename it: " + unservable)
 	// ErrTooMany means that a list of Girder has no end, or one that is too far off.
 	ErrTooMany = fmt.Errorf("more than %d entries in one folder or item", mostListed)
+	// ErrFetched is what a step waits for whose file another one fetches.
+	ErrFetched = errors.New("another step fetches the same file")
 	// ErrChanged means that a file changed while it was uploaded.
 	ErrChanged = errors.New("the file changed while it was uploaded")
 )

@@ -15,15 +15,21 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// long is longer than anything takes that comes at all, on whatever machine.
+const long = 5 * time.Minute
+
+func TestMain(m *testing.M) {
+	answerTime, cleanupTime = long, long
+	leaktest.Main(m)
+}
 
 // quick retries at once, and long enough for any test.
-var quick = girder.Retry{Total: time.Minute, First: time.Millisecond, Max: 2 * time.Millisecond}
+var quick = girder.Retry{Total: long, First: time.Millisecond, Max: 2 * time.Millisecond}
 
 // impatient gives up soon.
 var impatient = girder.Retry{Total: 20 * time.Millisecond, First: time.Millisecond, Max: time.Millisecond}

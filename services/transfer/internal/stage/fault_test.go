@@ -27,13 +27,15 @@ import (
 
 const (
 	faultRuns = 500
-	faultSide = 24 // runs at the same time, most of which wait
+	faultSide = 32 // runs at the same time, most of which wait
 	// faultChunk is the size of chunks, several of which make a file.
 	faultChunk, faultMinimum = 48 << 10, 16 << 10
 	// stillTime is for how long a client waits on a connection that stands still.
-	stillTime = time.Second
-	// faultWatch is longer than any run takes that does not hang.
-	faultWatch = 2 * time.Minute
+	// It is much longer than a machine with a lot to do takes for an answer.
+	stillTime = 5 * time.Second
+	// faultPatience is more than all faults of a run take, and faultWatch longer
+	// than any run takes that does not hang.
+	faultPatience, faultWatch = 5 * time.Minute, 8 * time.Minute
 )
 
 var errHangs = errors.New("the run hangs")
@@ -286,7 +288,7 @@ func (r *run) start(seed uint64) {
 		Seed: seed, Rate: []float64{0.1, 0.3, 0.6}[r.dice.IntN(3)], Most: 1 + r.dice.IntN(10),
 		Kinds: kinds(sums),
 	}
-	r.retry = girder.Retry{Total: time.Minute, First: time.Millisecond, Max: 5 * time.Millisecond}
+	r.retry = girder.Retry{Total: faultPatience, First: time.Millisecond, Max: 5 * time.Millisecond}
 	if r.always = r.dice.IntN(12) == 0; r.always {
 		o.Rate = 0
 		routes := []faultproxy.Route{faultproxy.Document, faultproxy.Download, faultproxy.Begin, faultproxy.Chunk, faultproxy.Empty, faultproxy.Artifact}

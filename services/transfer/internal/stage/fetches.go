@@ -221,6 +221,7 @@ func (s *staging) turn(ctx context.Context, doc girder.File) (leave func(), err 
 	if leave, free := s.Fetches.takeFree(id); free {
 		return leave, nil
 	}
+	s.waits(ErrFetched)
 	if leave, err = s.Fetches.take(ctx, id, s.Retry.Turns); err != nil {
 		return nil, err
 	}

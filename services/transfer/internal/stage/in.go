@@ -51,7 +51,10 @@ type In struct {
 	// Found is told how many bytes did not have to be fetched, since an earlier Run,
 	// another step or the cache has them: just before the Progress that counts them.
 	// It may be nil.
-	Found    func(bytes int64)
+	Found func(bytes int64)
+	// Waits is told why, before each wait for another try or for another step. May
+	// be nil; called by several goroutines at a time.
+	Waits    func(why error)
 	Memory   Memory   // of an earlier Run, which is continued
 	Remember Remember // may be nil
 	Log      zerolog.Logger
@@ -162,6 +165,13 @@ func again[T any](ctx context.Context, s *staging, ask func() (T, error)) (T, er
 
 func (s *staging) waiting(err error, wait time.Duration) {
 	s.Log.Warn().Err(err).Stringer("wait", wait).Msg("stage in is tried again")
+	s.waits(err)
+}
+
+func (s *staging) waits(why error) {
+	if s.Waits != nil {
+		s.Waits(why)
+	}
 }
 
 func (s *staging) note(n Note) error {

@@ -247,11 +247,7 @@ func TestStageInOnAFullVolume(t *testing.T) {
 	if err := syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=64k"); err != nil {
 		t.Skipf("cannot mount a small volume here: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(volume, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { unmount(t, func() error { return syscall.Unmount(volume, 0) }) })
 	f := newFake()
 	f.offers("n", make([]byte, 1<<20))
 	_, err := stageIn(t, f, volume, "n")
@@ -280,11 +276,7 @@ func TestStageInWhileOthersFillTheVolume(t *testing.T) {
 	if err := syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=1m"); err != nil {
 		t.Skipf("cannot mount a small volume here: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(volume, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { unmount(t, func() error { return syscall.Unmount(volume, 0) }) })
 	f := newFake()
 	f.offers("n", pattern(700<<10))
 	others := sync.OnceFunc(func() {

@@ -1,12 +1,14 @@
 package stage
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -38,11 +40,33 @@ func mountImage(t *testing.T, size int64, kind, options string, mkfs ...string) 
 		t.Skipf("cannot mount it here: %v %s", err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", at).CombinedOutput(); err != nil {
-			t.Errorf("%v %s", err, out)
-		}
+		unmount(t, func() error {
+			out, err := exec.Command("umount", at).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			return err
+		})
 	})
 	return at
+}
+
+// unmount tries until it works: a process that another test forks has what this
+// one has open on the disk, until it runs its program.
+func unmount(t *testing.T, try func() error) {
+	t.Helper()
+	ticker := time.NewTicker(10 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(long); ; <-ticker.C {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Error(err)
+			return
+		}
+	}
 }
 
 // TestStageInOnAVolumeThatIgnoresCase: nothing takes another's place.

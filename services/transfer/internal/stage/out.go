@@ -76,7 +76,10 @@ type Out struct {
 	Retry     girder.Retry
 	Progress  Progress // may be nil; called by one goroutine at a time, as Found and Allowed are
 	// Found is told, before Progress, of bytes that were in Girder already. May be nil.
-	Found    func(bytes int64)
+	Found func(bytes int64)
+	// Waits is told why, before each wait for another try. May be nil; called by
+	// several goroutines at a time.
+	Waits    func(why error)
 	Memory   Memory   // of an earlier Run, which is continued
 	Remember Remember // may be nil; called by several goroutines at a time
 	// Before are files that earlier attempts of the job put into Girder.
@@ -386,6 +389,9 @@ func (s *sending) allowed(ctx context.Context) error {
 
 func (s *sending) waiting(err error, wait time.Duration) {
 	s.Log.Warn().Err(err).Stringer("wait", wait).Msg("stage out is tried again")
+	if s.Waits != nil {
+		s.Waits(err)
+	}
 }
 
 func (s *sending) warn(text string) {

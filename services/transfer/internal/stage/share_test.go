@@ -141,6 +141,7 @@ func TestACopyIsNotTheSameFile(t *testing.T) {
 func TestWhoeverFetchesMayFail(t *testing.T) {
 	t.Parallel()
 	s, fetches := startSite(t), NewFetches()
+	fetches.giveAgain = time.Hour // a turn is given once, however long that takes
 	id := s.add(t, "n", strings.NewReader("content"))
 	var asked atomic.Int32
 	waits, failed := make(chan struct{}), new(atomic.Int32)
@@ -358,11 +359,7 @@ func TestTheCacheGivesWay(t *testing.T) {
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=8m"); err != nil {
 		t.Skipf("cannot mount a small disk here: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(disk, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { unmount(t, func() error { return syscall.Unmount(disk, 0) }) })
 	volume := filepath.Join(disk, "volume")
 	if err := os.Mkdir(volume, 0o777); err != nil {
 		t.Fatal(err)

@@ -329,11 +329,7 @@ func TestStageInAFolderOnAFullVolume(t *testing.T) {
 	if err := syscall.Mount("tmpfs", volume, "tmpfs", 0, "size=256k"); err != nil {
 		t.Skipf("cannot mount a small volume here: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(volume, 0); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { unmount(t, func() error { return syscall.Unmount(volume, 0) }) })
 	f := newFake()
 	top := f.folder("", "top")
 	for i := range 20 {

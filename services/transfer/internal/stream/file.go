@@ -30,11 +30,13 @@ type File struct {
 	doc    girder.File
 	retry  girder.Retry
 	log    zerolog.Logger
+	waits  func(why error)
 }
 
-// Open reads a file's document.
-func Open(ctx context.Context, source Source, id girder.FileID, retry girder.Retry, log zerolog.Logger) (*File, error) {
-	f := &File{source: source, retry: retry, log: log}
+// Open reads a file's document. waits, which may be nil, is told why before each
+// wait for another try, of this and of what follows.
+func Open(ctx context.Context, source Source, id girder.FileID, retry girder.Retry, log zerolog.Logger, waits func(why error)) (*File, error) {
+	f := &File{source: source, retry: retry, log: log, waits: waits}
 	doc, err := f.document(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("stream file %s: %w", id, err)
@@ -64,6 +66,9 @@ func (f *File) document(ctx context.Context, id girder.FileID) (doc girder.File,
 
 func (f *File) waiting(err error, wait time.Duration) {
 	f.log.Warn().Err(err).Stringer("wait", wait).Msg("stream is tried again")
+	if f.waits != nil {
+		f.waits(err)
+	}
 }
 
 // Feed writes the file into a pipe and returns how much of it the container got.

@@ -122,20 +122,22 @@ func TestFeedBehindAStall(t *testing.T) {
 	hang := make(chan struct{})
 	defer close(hang)
 	var downloads atomic.Int64
+	asked := make(chan struct{})
 	b.sim.SetFault(func(r *http.Request) *girdersim.Fault {
 		if !isDownload(r) {
 			return nil
 		}
 		switch downloads.Add(1) {
 		case 1:
+			close(asked)
 			return &girdersim.Fault{Hang: hang}
 		case 2:
 			return &girdersim.Fault{CutAfter: 100_000}
 		}
 		return nil
 	})
-	source := &stalling{Source: b.client, idle: &downloads}
-	file, err := Open(t.Context(), source, id, patient, zerolog.Nop())
+	source := &stalling{Source: b.client, asked: asked}
+	file, err := Open(t.Context(), source, id, patient, zerolog.Nop(), nil)
 	b.must(err)
 	pipe := b.writer()
 	ended := make(chan fed, 1)
@@ -150,20 +152,27 @@ func TestFeedBehindAStall(t *testing.T) {
 	}
 }
 
-// stalling gives up a request that is not answered, as a server's proxy does.
+// stalling gives up the first request when it has been asked and is not answered.
 type stalling struct {
 	Source
-	idle *atomic.Int64
+	asked <-chan struct{}
+	gave  bool
 }
 
 func (s *stalling) DownloadFile(ctx context.Context, id girder.FileID, offset int64) (*girder.Download, error) {
-	if s.idle.Load() > 0 {
+	if s.gave {
 		return s.Source.DownloadFile(ctx, id, offset)
 	}
-	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-	defer cancel()
-	_, err := s.Source.DownloadFile(short, id, offset)
-	return nil, &girder.Unreachable{Method: "GET", Path: "download", Err: err}
+	s.gave = true
+	short, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Source.DownloadFile(short, id, offset)
+		ended <- err
+	}()
+	<-s.asked
+	cancel()
+	return nil, &girder.Unreachable{Method: "GET", Path: "download", Err: <-ended}
 }
 
 // wrong is a source that is wrong about a file.
@@ -223,7 +232,11 @@ func TestFeedOfAWrongSource(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
-			file, err := Open(t.Context(), c.source, "5f0c5f0c5f0c5f0c5f0c5f0c", short, zerolog.Nop())
+			retry := short
+			if c.is == ErrChanged { // which it has to be asked again for
+				retry = patient
+			}
+			file, err := Open(t.Context(), c.source, "5f0c5f0c5f0c5f0c5f0c5f0c", retry, zerolog.Nop(), nil)
 			b.must(err)
 			pipe := b.writer()
 			eof := b.container(func() error { // the container: reads until the end of file
@@ -258,7 +271,7 @@ func TestFeedBehindAnOddAnswer(t *testing.T) {
 			}
 			return sends(100, 100)(offset)
 		}}
-		file, err := Open(t.Context(), source, "f", patient, zerolog.Nop())
+		file, err := Open(t.Context(), source, "f", patient, zerolog.Nop(), nil)
 		b.must(err)
 		pipe := b.writer()
 		got := b.container(func() error {
@@ -279,7 +292,7 @@ func TestFeedWithoutASize(t *testing.T) {
 	t.Parallel()
 	for _, said := range []int64{-1, 100_000} {
 		b := setup(t)
-		file, err := Open(t.Context(), &wrong{docs: []girder.File{{}}, download: sends(100_000, said)}, "f", patient, zerolog.Nop())
+		file, err := Open(t.Context(), &wrong{docs: []girder.File{{}}, download: sends(100_000, said)}, "f", patient, zerolog.Nop(), nil)
 		b.must(err)
 		pipe := b.writer()
 		got := b.container(func() error {
@@ -402,7 +415,7 @@ func TestOpenOfAFileThatIsNotThere(t *testing.T) {
 	t.Parallel()
 	b := setup(t).girder()
 	for _, id := range []girder.FileID{"5f0c5f0c5f0c5f0c5f0c5f0c", "no id"} {
-		if _, err := Open(t.Context(), b.client, id, patient, zerolog.Nop()); err == nil {
+		if _, err := Open(t.Context(), b.client, id, patient, zerolog.Nop(), nil); err == nil {
 			t.Errorf("%s is there", id)
 		}
 	}

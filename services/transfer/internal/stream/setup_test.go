@@ -12,8 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/fifo"
@@ -22,9 +22,10 @@ import (
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
-const timeout = 60 * time.Second
+// timeout is longer than anything takes that comes at all, on whatever machine.
+const timeout = 5 * time.Minute
 
 // patient tries again at once, for as long as a test may take.
 var patient = girder.Retry{Total: timeout, First: time.Millisecond, Max: 10 * time.Millisecond}
@@ -76,7 +77,6 @@ func (b *bench) girder() *bench {
 	b.t.Cleanup(done)
 	b.client, err = girder.New(girder.Options{
 		APIURL: b.sim.APIURL(), Token: token, HTTPClient: shared, Logger: zerolog.Nop(), Retry: girder.Retry{Total: -1},
-		Idle: 200 * time.Millisecond,
 	})
 	b.must(err)
 	return b
@@ -123,7 +123,7 @@ type fed struct {
 // those do who hold it.
 func (b *bench) feed(ctx context.Context, id girder.FileID, retry girder.Retry) <-chan fed {
 	b.t.Helper()
-	file, err := Open(ctx, b.client, id, retry, zerolog.New(zerolog.NewTestWriter(b.t)))
+	file, err := Open(ctx, b.client, id, retry, zerolog.New(zerolog.NewTestWriter(b.t)), nil)
 	b.must(err)
 	pipe := b.writer()
 	ended := make(chan fed, 1)
@@ -186,6 +186,19 @@ func (b *bench) write(pieces ...string) error {
 	if err != nil {
 		return err
 	}
+	return writeTo(f, pieces...)
+}
+
+// writing is such a container, which has the pipe open by now: who opens one that
+// nobody reads any more waits.
+func (b *bench) writing(pieces ...string) (wrote <-chan error) {
+	b.t.Helper()
+	f, err := os.OpenFile(b.path, os.O_WRONLY, 0)
+	b.must(err)
+	return b.container(func() error { return writeTo(f, pieces...) })
+}
+
+func writeTo(f *os.File, pieces ...string) error {
 	for _, piece := range pieces {
 		if _, err := io.Copy(f, strings.NewReader(piece)); err != nil {
 			return errors.Join(err, f.Close())
