@@ -7,9 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
+	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -32,7 +34,7 @@ type Up struct {
 	WorkRoot     string     `help:"Folder for the tasks' data (default: work in the data folder)." placeholder:"DIR" env:"GANTRY_WORK_ROOT"`
 	AllowBind    []string   `help:"Host folders that tasks may mount: PATH for reading, PATH:rw for writing too. None by default." placeholder:"PATH" env:"GANTRY_ALLOW_BIND"`
 	AllowImages  []string   `help:"Patterns of images that tasks may use; all if empty." placeholder:"PATTERN" env:"GANTRY_ALLOW_IMAGES"`
-	AllowOptions []string   `help:"Container options that tasks may use besides the harmless ones: network_mode=host, network_mode=container." placeholder:"OPTION" env:"GANTRY_ALLOW_OPTIONS"`
+	AllowOptions []string   `help:"Container options that tasks may use besides the harmless ones, such as network_mode=host, cap_add or devices; all for every one of them." placeholder:"OPTION" env:"GANTRY_ALLOW_OPTIONS"`
 	GirderAPIURL string     `name:"girder-api-url" help:"Reach every Girder under this API URL instead of the one that a task names." placeholder:"URL" env:"GANTRY_GIRDER_API_URL"`
 	GirderSim    listenFlag `help:"Run a small simulated Girder too, on 127.0.0.1:8989 or at =HOST:PORT." env:"GANTRY_GIRDER_SIM"`
 	LogLevel     string     `help:"Least severe level that is logged: ${enum}." enum:"trace,debug,info,warn,error" default:"info" env:"GANTRY_LOG_LEVEL"`
@@ -45,7 +47,33 @@ func (*Up) Help() string {
 an embedded NATS server that only this machine reaches, with a token that it keeps in the data
 folder. Needs a Docker engine. Ctrl-C stops it and leaves containers running: the next start with
 the same data folder goes on with them, and with the tasks that wait. A second Ctrl-C quits at once.
-Further options of the services are taken from their variables (GANTRY_TAKEOVER_AFTER, …).`
+
+Further options are taken from the environment, as by each service on its own:
+
+` + variables()
+}
+
+// variableWidth is that of the text about a variable.
+const variableWidth = 68
+
+// variables says what the services take from the environment.
+func variables() string {
+	all, err := local.Variables()
+	if err != nil {
+		return "  " + err.Error() + "\n"
+	}
+	var out strings.Builder
+	for _, v := range all {
+		about := v.Help
+		if v.Default != "" {
+			about += " Default: " + v.Default + "."
+		}
+		fmt.Fprintf(&out, "  %s (%s)\n", v.Name, strings.Join(v.Services, ", "))
+		for line := range strings.SplitSeq(text.WrapSoft(about, variableWidth), "\n") {
+			fmt.Fprintf(&out, "      %s\n", strings.TrimSpace(line))
+		}
+	}
+	return out.String()
 }
 
 // Run runs everything until a signal.
@@ -74,7 +102,9 @@ func (u *Up) Run(ctx context.Context, env *cli.Env) error {
 	quiet := context.AfterFunc(ctx, func() {
 		defer end()
 		if env.StderrTerminal {
-			fmt.Fprintln(env.Stderr, "gantry: "+show.Stopping(u.instance(cfg), running(serving, cfg, ready)))
+			counting, cancel := context.WithTimeout(serving, countPatience)
+			defer cancel()
+			fmt.Fprintln(env.Stderr, "gantry: "+show.Stopping(u.instance(cfg), running(counting, cfg, ready)))
 		}
 	})
 	err = local.Run(serving, cfg)
@@ -127,8 +157,6 @@ const countPatience = time.Second
 // running returns how many containers run, negative where that is not known:
 // behind another server there may be other nodes.
 func running(ctx context.Context, cfg local.Config, ready <-chan local.Running) int {
-	ctx, cancel := context.WithTimeout(ctx, countPatience)
-	defer cancel()
 	select {
 	case running := <-ready:
 		if cfg.Join != nil {
@@ -150,6 +178,8 @@ func running(ctx context.Context, cfg local.Config, ready <-chan local.Running) 
 }
 
 func (u *Up) summary(ctx context.Context, cfg local.Config, running local.Running) show.Instance {
+	ctx, cancel := context.WithTimeout(ctx, engineAnswers)
+	defer cancel()
 	i := u.instance(cfg)
 	i.NATS, i.NoEngine = client.WithoutUserInfo(running.NATS.URL), missingEngine(ctx, os.Getenv("DOCKER_HOST"))
 	if running.Sim != nil {
@@ -171,8 +201,6 @@ func missingEngine(ctx context.Context, host string) string {
 	if err != nil {
 		return ""
 	}
-	ctx, cancel := context.WithTimeout(ctx, engineAnswers)
-	defer cancel()
 	if err := engine.Ping(ctx); errors.Is(err, imageimport.ErrNoEngine) {
 		return engine.Host()
 	}

@@ -215,6 +215,10 @@ func (r *replay) play(t *testing.T, x *exchange) {
 	}
 }
 
+// drained is how much of a refused body net/http's server reads before it closes
+// the connection.
+const drained = 256 << 10
+
 func (r *replay) send(t *testing.T, x *exchange) (int, http.Header, []byte) {
 	t.Helper()
 	rewrite := r.mapped()
@@ -235,6 +239,10 @@ func (r *replay) send(t *testing.T, x *exchange) (int, http.Header, []byte) {
 		if name != "Content-Length" && name != "Transfer-Encoding" {
 			req.Header.Set(name, rewrite.Replace(value))
 		}
+	}
+	if x.Response.Status >= http.StatusBadRequest && length > drained {
+		req.Header.Set("Expect", "100-continue") // or the answer may be lost with the connection
+		req.Close = true                         // or the body is sent all the same
 	}
 	client := r.client
 	if _, ok := x.Request.Headers["Content-Length"]; !ok && length == 0 && hasBody(x.Request.Method) {

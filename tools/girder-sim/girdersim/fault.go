@@ -141,7 +141,9 @@ func hang(r *http.Request, released <-chan struct{}) bool {
 	}
 }
 
-// recorder notes status and length of an answer.
+// recorder notes status and length of an answer. The last byte that it is given
+// stays in the server's buffer, which is sent when the handler has returned: of an
+// answer that arrived the request is in the log.
 type recorder struct {
 	http.ResponseWriter
 	status int
@@ -154,16 +156,30 @@ func (w *recorder) WriteHeader(status int) {
 }
 
 func (w *recorder) Write(p []byte) (int, error) {
-	n, err := w.ResponseWriter.Write(p)
-	w.sent += int64(n)
-	return n, err
+	written, last := 0, max(len(p)-1, 0)
+	for _, part := range [][]byte{p[:last], p[last:]} {
+		n, err := w.ResponseWriter.Write(part)
+		written += n
+		w.sent += int64(n)
+		if err != nil {
+			return written, err
+		}
+	}
+	return written, nil
 }
 
-// ReadFrom leaves the copying of files to the system.
-func (w *recorder) ReadFrom(from io.Reader) (int64, error) {
-	n, err := io.Copy(w.ResponseWriter, from)
-	w.sent += n
-	return n, err
+// ReadFrom leaves the copying of files to the system, but for the last byte.
+func (w *recorder) ReadFrom(from io.Reader) (written int64, err error) {
+	if file, ok := from.(*io.LimitedReader); ok && file.N > 0 {
+		written, err = io.Copy(w.ResponseWriter, io.LimitReader(file.R, file.N-1))
+		file.N -= written
+		w.sent += written
+		if err != nil {
+			return written, err
+		}
+	}
+	n, err := io.Copy(struct{ io.Writer }{w}, from)
+	return written + n, err
 }
 
 // Unwrap gives http.ResponseController the way to the connection.

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 )
 
 // matrix is a table of recorded job answers.
@@ -205,7 +204,7 @@ func TestRefusedLargeChunk(t *testing.T) {
 		req.ContentLength = 10 << 20
 		req.Header.Set("Girder-Token", b.token)
 		req.Header.Set("Expect", "100-continue") // or the answer may be lost with the connection
-		resp, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: time.Minute, DisableKeepAlives: true}}).Do(req)
+		resp, err := (&http.Client{Transport: &http.Transport{ExpectContinueTimeout: patience, DisableKeepAlives: true}}).Do(req)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -16,6 +16,9 @@ import (
 
 const recordedURL = "http://127.0.0.1:8080"
 
+// patience is how long a machine that does much else may take for one thing.
+const patience = 10 * time.Minute
+
 var (
 	secretPattern = regexp.MustCompile(`^(?:[0-9a-f]{24}|[0-9A-Za-z]{40}|[0-9A-Za-z]{64})$`)
 	timePattern   = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00`)
@@ -74,7 +77,7 @@ func newReplay(t *testing.T, exchanges []*exchange) *replay {
 
 func newClient(dial dialer) *http.Client {
 	return &http.Client{
-		Transport:     &http.Transport{DialContext: dial, DisableCompression: true},
+		Transport:     &http.Transport{DialContext: dial, DisableCompression: true, ExpectContinueTimeout: patience},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }

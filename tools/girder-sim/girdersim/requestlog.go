@@ -40,7 +40,8 @@ func (l *requestLog) add(r Request) {
 	l.changed = make(chan struct{})
 }
 
-// Requests are the latest requests, oldest first.
+// Requests are the latest requests, oldest first. A request whose whole answer has
+// arrived is among them.
 func (s *Server) Requests() []Request {
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()

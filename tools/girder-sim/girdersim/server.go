@@ -51,12 +51,13 @@ type Server struct {
 	options Options
 	st      *store
 	started time.Time
-	addr    string
-	// storeAddr is where the object store listens, under the name in its URLs.
-	storeAddr string
-	signed    signatures // of the object store's URLs
-	faults    faults
-	log       requestLog
+	// port and storePort are the server's from Start to Close; without an object
+	// store there is no storePort.
+	port, storePort *hold
+	addr            string     // of the server, as a number
+	signed          signatures // of the object store's URLs
+	faults          faults
+	log             requestLog
 
 	life sync.Mutex // guards up; held while the listeners come or go
 	up   *listening // nil while the server is down
@@ -69,49 +70,58 @@ func Start(o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{options: o, st: st, started: stamp(), addr: o.Addr, log: newRequestLog()}
-	if o.ObjectStore != nil {
-		s.storeAddr = o.ObjectStore.Addr
-	}
-	l, store, err := s.bind()
+	s := &Server{options: o, st: st, started: stamp(), log: newRequestLog()}
+	l, store, err := s.open()
 	if err != nil {
+		s.release()
 		return nil, errors.Join(err, st.close())
 	}
 	s.addr = l.Addr().String()
 	if store != nil {
-		s.storeAddr = sameHost(s.storeAddr, store.Addr())
-		s.signed.base, s.signed.life = s.scheme()+"://"+s.storeAddr, o.ObjectStore.Life
+		s.signed.base, s.signed.life = s.scheme()+"://"+s.storePort.addr, o.ObjectStore.Life
 		s.signed.renew()
 	}
 	s.up = s.listen(l, store)
 	return s, nil
 }
 
+// open takes the ports and listens on them.
+func (s *Server) open() (l, store net.Listener, err error) {
+	if s.port, err = newHold(s.options.Addr); err != nil {
+		return nil, nil, err
+	}
+	if s.options.ObjectStore != nil {
+		if s.storePort, err = newHold(s.options.ObjectStore.Addr); err != nil {
+			return nil, nil, err
+		}
+	}
+	return s.bind()
+}
+
 // bind opens the listeners; that of the object store is nil if there is none.
 func (s *Server) bind() (l, store net.Listener, err error) {
-	if l, err = net.Listen("tcp", s.addr); err != nil {
-		return nil, nil, fmt.Errorf("listen on %s: %w", s.addr, err)
+	if l, err = net.Listen("tcp", s.port.addr); err != nil {
+		return nil, nil, fmt.Errorf("listen on %s: %w", s.port.addr, err)
 	}
-	if s.options.ObjectStore == nil {
+	if s.storePort == nil {
 		return l, nil, nil
 	}
-	if store, err = net.Listen("tcp", s.storeAddr); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("listen on %s: %w", s.storeAddr, err), l.Close())
+	if store, err = net.Listen("tcp", s.storePort.addr); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("listen on %s: %w", s.storePort.addr, err), l.Close())
 	}
 	return l, store, nil
 }
 
-// sameHost is the port that is listened on, under the name that was asked for.
-func sameHost(wanted string, bound net.Addr) string {
-	host, _, err := net.SplitHostPort(wanted)
-	if err != nil {
-		return bound.String()
+// release lets go of the ports.
+func (s *Server) release() {
+	s.life.Lock()
+	defer s.life.Unlock()
+	for _, port := range []**hold{&s.port, &s.storePort} {
+		if *port != nil {
+			(*port).close()
+			*port = nil
+		}
 	}
-	_, port, err := net.SplitHostPort(bound.String())
-	if err != nil {
-		return bound.String()
-	}
-	return net.JoinHostPort(host, port)
 }
 
 // URL is the address of the server, without a path.
@@ -131,11 +141,13 @@ func (s *Server) APIURL() string { return s.URL() + apiRoot }
 // removes all bytes. It may be called more than once.
 func (s *Server) Close() error {
 	s.Down()
+	s.release()
 	return s.st.close()
 }
 
 // Down closes the listeners and all connections and waits for their handlers.
-// From then on connections are refused. Do not call it from a fault function.
+// From then on connections are refused; the ports stay the server's. Do not call
+// it from a fault function.
 func (s *Server) Down() {
 	s.life.Lock()
 	defer s.life.Unlock()
@@ -152,6 +164,9 @@ func (s *Server) Up() error {
 	defer s.life.Unlock()
 	if s.up != nil {
 		return nil
+	}
+	if s.port == nil {
+		return errors.New("listen again: the server is closed")
 	}
 	l, store, err := s.bind()
 	if err != nil {

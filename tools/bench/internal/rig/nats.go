@@ -18,6 +18,9 @@ ports_file_dir: %q
 jetstream: { store_dir: %q, sync_interval: always }
 `
 
+// startTime is how long a program may take until it is ready.
+const startTime = 2 * time.Minute
+
 // startNATS starts a server in a process of its own, so that its memory and that
 // of the services are told apart, and returns its URL.
 func (r *Rig) startNATS(program string) (string, error) {
@@ -35,7 +38,7 @@ func (r *Rig) startNATS(program string) (string, error) {
 		return "", err
 	}
 	ports := filepath.Join(dir, fmt.Sprintf("%s_%d.ports", filepath.Base(program), server.cmd.Process.Pid))
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		data, err := os.ReadFile(ports)
 		if err != nil {
 			continue
@@ -47,5 +50,5 @@ func (r *Rig) startNATS(program string) (string, error) {
 			return found.NATS[0], nil
 		}
 	}
-	return "", errors.Join(errors.New("nats-server is not ready after 10 s"), tail(natsServer, log))
+	return "", errors.Join(fmt.Errorf("nats-server is not ready after %s", startTime), tail(natsServer, log))
 }

@@ -68,14 +68,14 @@ func (r *Rig) startServices(ctx context.Context, binaries, url string) error {
 			return err
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(startTime); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		if r.connect(ctx, url) == nil {
 			if workers, err := r.Client.Workers(ctx); err == nil && ready(workers) {
 				return nil
 			}
 		}
 	}
-	missing := []error{errors.New("gantry is not ready after 30 s")}
+	missing := []error{fmt.Errorf("gantry is not ready after %s", startTime)}
 	for _, service := range services {
 		missing = append(missing, tail(service, r.logOf(service)))
 	}

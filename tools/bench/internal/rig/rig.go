@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/image"
 	docker "github.com/docker/docker/client"
 
@@ -66,8 +67,23 @@ func (r *Rig) start(ctx context.Context, binaries string) error {
 	return r.startServices(ctx, binaries, url)
 }
 
-// importImage makes the image from the static busybox of this machine.
+// importImage makes the image from the static busybox of this machine, and leaves
+// no older one of the name behind.
 func (r *Rig) importImage(ctx context.Context) error {
+	older, err := r.Docker.ImageInspect(ctx, Image)
+	if err != nil && !errdefs.IsNotFound(err) {
+		return fmt.Errorf("look for image: %w", err)
+	}
+	if err := r.makeImage(ctx); err != nil || older.ID == "" {
+		return err
+	}
+	if _, err := r.Docker.ImageRemove(ctx, older.ID, image.RemoveOptions{}); err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+		return fmt.Errorf("remove the older image: %w", err)
+	}
+	return nil
+}
+
+func (r *Rig) makeImage(ctx context.Context) error {
 	program, err := os.ReadFile(busybox)
 	if err != nil {
 		return fmt.Errorf("the image needs Debian's busybox-static: %w", err)

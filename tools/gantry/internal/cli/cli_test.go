@@ -10,9 +10,9 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 			}
 		}
 	}
-	goleak.VerifyTestMain(m)
+	leaktest.Main(m)
 }
 
 // output is a buffer that a command writes while a test reads it.

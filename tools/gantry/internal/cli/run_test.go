@@ -126,6 +126,37 @@ func TestRunShowsProgress(t *testing.T) {
 	}
 }
 
+// TestRunSaysWhyNothingMoves: for as long as it does not.
+func TestRunSaysWhyNothingMoves(t *testing.T) {
+	t.Parallel()
+	server := newSubmissions(t)
+	play := func(x *terminal, stuck, moves string, args ...string) {
+		ended := x.start(server.Server, append(append([]string{"run"}, args...), "img")...)
+		life := server.begin(t, server.next(t))
+		life.say(&contracts.Claimed{Node: "node-1", Executor: "ex-1"})
+		phase := contracts.Phase{Phase: contracts.PhaseFetchingInput, What: "big.tif", Bytes: 412e6, Of: 1e9, Waiting: "Girder answers 503 Service Unavailable"}
+		life.note(contracts.NotePhase, phase)
+		x.stderr.await(t, stuck)
+		phase.Waiting, phase.Rate = "", 105e6
+		life.note(contracts.NotePhase, phase)
+		x.stderr.await(t, moves)
+		life.say(&contracts.Started{Container: "c"})
+		life.say(&contracts.Succeeded{})
+		if code := <-ended; code != 0 {
+			t.Errorf("exit code %d: %s", code, x.stderr.String())
+		}
+		all := x.stderr.String()
+		if after := all[strings.LastIndex(all, moves):]; strings.Contains(after, "waiting: Girder") {
+			t.Errorf("still there when it moves: %q", after)
+		}
+	}
+	bar := newTerminal()
+	bar.isTerminal = true
+	play(bar, " 41%  fetching input  waiting: Girder answers 503 Service Unavailable", " 41%  fetching input big.tif  412 MB of 1.0 GB  105 MB/s")
+	play(newTerminal(), "big.tif  [########------------] 41%  412 MB of 1.0 GB  waiting: Girder answers 503 Service Unavailable\n",
+		"big.tif  [########------------] 41%  412 MB of 1.0 GB  105 MB/s  6 s left\n", "--progress=plain")
+}
+
 func TestRunTellsWarnings(t *testing.T) {
 	t.Parallel()
 	server := newSubmissions(t)

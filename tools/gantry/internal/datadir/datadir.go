@@ -74,8 +74,11 @@ func Open(path string) (*Folder, error) {
 	return &Folder{Path: path, lock: lock}, nil
 }
 
-// Close unlocks the folder.
-func (f *Folder) Close() error { return f.lock.Close() }
+// Close unlocks the folder. Closing the file alone would not do while a program
+// is being started by this process: until it runs, it has the file too.
+func (f *Folder) Close() error {
+	return errors.Join(unix.Flock(int(f.lock.Fd()), unix.LOCK_UN), f.lock.Close())
+}
 
 // Sub returns the path of a folder in the data folder.
 func (f *Folder) Sub(name string) string { return filepath.Join(f.Path, name) }

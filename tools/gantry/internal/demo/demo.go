@@ -23,10 +23,10 @@ import (
 )
 
 // patience bounds all of the demo: a machine that is that slow is stuck.
-const patience = 5 * time.Minute
+const patience = 15 * time.Minute
 
 // cleanTime bounds the removal of the image.
-const cleanTime = 30 * time.Second
+const cleanTime = 2 * time.Minute
 
 // Options say how to run the demo.
 type Options struct {

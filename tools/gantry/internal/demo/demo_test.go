@@ -8,15 +8,14 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/cli"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/imageimport/enginetest"
 	"github.com/gantry-worker/gantry/tools/girder-sim/simseed"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func TestTheTaskIsAcceptedAndShownWithoutTokens(t *testing.T) {
 	t.Parallel()

@@ -10,7 +10,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 
@@ -39,7 +38,7 @@ func (d *demo) play(ctx context.Context, running local.Running) error {
 	d.step("a simulated Girder runs at %s; %s (%s) is in it", running.Sim.URL(), pictureName, show.Bytes(file.Size))
 
 	task := newTask(d.image, file.ID, running.Seed)
-	if err := d.publish(running.NATS, task); err != nil {
+	if err := d.publish(ctx, running.NATS, task); err != nil {
 		return err
 	}
 	if err := d.follow(ctx, running.NATS, task); err != nil {
@@ -50,7 +49,7 @@ func (d *demo) play(ctx context.Context, running local.Running) error {
 
 // publish sends the task as any NATS client can: JSON to one subject. The
 // answer says that it is durable.
-func (d *demo) publish(cfg client.Config, task *contracts.Task) error {
+func (d *demo) publish(ctx context.Context, cfg client.Config, task *contracts.Task) error {
 	text, err := printable(task)
 	if err != nil {
 		return err
@@ -63,12 +62,12 @@ func (d *demo) publish(cfg client.Config, task *contracts.Task) error {
 	if err != nil {
 		return err
 	}
-	conn, err := nats.Connect(cfg.URL, nats.Token(cfg.Token))
+	conn, err := nats.Connect(cfg.URL, nats.Token(cfg.Token), nats.Timeout(patience))
 	if err != nil {
 		return fmt.Errorf("connect: %w", err)
 	}
 	defer conn.Close()
-	reply, err := conn.Request(contracts.SubmitAny, data, 10*time.Second)
+	reply, err := conn.RequestWithContext(ctx, contracts.SubmitAny, data)
 	if err != nil {
 		return fmt.Errorf("publish the task: %w", err)
 	}

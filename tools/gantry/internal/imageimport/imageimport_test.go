@@ -2,6 +2,8 @@ package imageimport_test
 
 import (
 	"archive/tar"
+	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -105,7 +107,8 @@ func TestNoEngine(t *testing.T) {
 func TestRealEngine(t *testing.T) {
 	t.Parallel()
 	engine := enginetest.Need(t)
-	ref := "gantry-imageimport-test:latest"
+	ref := "gantry-imageimport-test:" + strings.ToLower(rand.Text())                 // nobody else's on this engine
+	t.Cleanup(func() { _ = engine.Remove(context.WithoutCancel(t.Context()), ref) }) // where the test broke off
 	if err := engine.Import(t.Context(), ref, []byte("not run")); err != nil {
 		t.Fatal(err)
 	}

@@ -3,22 +3,25 @@ package local_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"github.com/gantry-worker/gantry/contracts/client"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/datadir"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/imageimport/enginetest"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/local"
 	"github.com/gantry-worker/gantry/tools/gantry/internal/natsserver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leaktest.Main(m) }
 
 func config(t *testing.T) local.Config {
 	data := t.TempDir()
@@ -53,30 +56,45 @@ func TestEverythingRunsAndStops(t *testing.T) {
 	if err != nil || found.URL != running.NATS.URL || found.Token != running.NATS.Token {
 		t.Errorf("the folder names %s, %v; the server is at %s", found.URL, err, running.NATS.URL)
 	}
+	found.Patience = patience
 	c, err := client.Connect(ctx, found)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	workers, err := c.Workers(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	services := map[string]int{}
-	for _, worker := range workers {
-		services[worker.Service]++
-	}
-	for _, name := range []string{"dispatcher", "docker-executor", "transfer", "job-tracker"} {
-		if services[name] != 1 {
-			t.Errorf("%d instances of %s run", services[name], name)
-		}
-	}
+	awaitServices(t, c, "dispatcher", "docker-executor", "transfer", "job-tracker")
 	if running.Sim == nil || running.Seed.DataToken == "" {
 		t.Errorf("girder-sim: %+v", running.Seed)
 	}
 	cancel()
 	if err := <-ended; err != nil {
 		t.Errorf("after the end of the context: %v", err)
+	}
+}
+
+// patience is how long one thing may take on a slow machine.
+const patience = 5 * time.Minute
+
+// awaitServices returns when one of each is known to run, and no other: they are
+// ready a moment before everybody knows of them.
+func awaitServices(t *testing.T, c *client.Client, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	for deadline := time.Now().Add(patience); ; {
+		workers, err := c.Workers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, worker := range workers {
+			got = append(got, worker.Service)
+		}
+		if slices.Sort(got); slices.Equal(got, want) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q run, want %q", got, want)
+		}
 	}
 }
 
@@ -111,6 +129,30 @@ func TestWhatTasksMayUseReachesTheExecutor(t *testing.T) {
 	for want, cfg := range map[string]local.Config{"priviledged": options, "relative": bind, "empty pattern": images} {
 		if err := local.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v", want, err)
+		}
+	}
+}
+
+// TestVariables: those of the services, once each, without what has a flag.
+func TestVariables(t *testing.T) {
+	t.Parallel()
+	all, err := local.Variables()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]local.Variable{}
+	for _, v := range all {
+		if v.Help == "" || known[v.Name].Name != "" {
+			t.Errorf("%+v", v)
+		}
+		known[v.Name] = v
+	}
+	for name, services := range map[string]string{
+		"GANTRY_CACHE_SIZE": "[transfer]", "GANTRY_SESSION_FILES": "[transfer job-tracker]", "GANTRY_TAKEOVER_AFTER": "[docker-executor]",
+		"GANTRY_MAX_QUEUED": "[dispatcher]", "GANTRY_SLOTS": "[]", "GANTRY_NATS_URL": "[]", "GANTRY_LOG_LEVEL": "[]",
+	} {
+		if got := fmt.Sprint(known[name].Services); got != services {
+			t.Errorf("%s is of %s, want %s", name, got, services)
 		}
 	}
 }

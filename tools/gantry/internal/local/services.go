@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/alecthomas/kong"
-
 	"github.com/gantry-worker/gantry/contracts/client"
 	dispatcher "github.com/gantry-worker/gantry/services/dispatcher/service"
 	executor "github.com/gantry-worker/gantry/services/docker-executor/service"
@@ -85,9 +83,9 @@ func (cfg *Config) services(nats client.Config) ([]service, error) {
 // configure fills a service's configuration from arguments, which win, the
 // environment, and the defaults of its tags.
 func configure(name string, cfg any, args ...string) error {
-	parser, err := kong.New(cfg, kong.Name(name), kong.NoDefaultHelp(), kong.DefaultEnvars("GANTRY"))
+	parser, err := newParser(name, cfg)
 	if err != nil {
-		return fmt.Errorf("configure %s: %w", name, err)
+		return err
 	}
 	if _, err := parser.Parse(args); err != nil { // calls Validate, too
 		return fmt.Errorf("configure %s: %s", name, byVariable(err.Error(), args))
@@ -103,7 +101,7 @@ func byVariable(problems string, args []string) string {
 		option, text, ok := strings.Cut(line, ": ")
 		given := func(arg string) bool { return strings.HasPrefix(arg, option+"=") }
 		if name, is := strings.CutPrefix(option, "--"); ok && is && !slices.ContainsFunc(args, given) {
-			lines[i] = "GANTRY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_")) + ": " + text
+			lines[i] = variable(name) + ": " + text
 		}
 	}
 	return strings.Join(lines, "\n")

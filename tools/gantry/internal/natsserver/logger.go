@@ -11,8 +11,9 @@ import (
 type logger struct {
 	log zerolog.Logger
 
-	mu   sync.Mutex
-	last string
+	mu    sync.Mutex
+	last  string
+	fatal bool
 }
 
 func (l *logger) Noticef(format string, v ...any) { l.log.Debug().Msgf(format, v...) }
@@ -25,9 +26,20 @@ func (l *logger) Errorf(format string, v ...any) {
 	l.log.Error().Msgf(format, v...)
 }
 
-// Fatalf does not end the process: a server that cannot run is never ready, and
-// Start says so.
-func (l *logger) Fatalf(format string, v ...any) { l.Errorf(format, v...) }
+// Fatalf does not end the process: Start says that the server cannot run.
+func (l *logger) Fatalf(format string, v ...any) {
+	l.Errorf(format, v...)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fatal = true
+}
+
+// gaveUp reports whether the server said that it cannot run.
+func (l *logger) gaveUp() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fatal
+}
 
 func (l *logger) remember(text string) {
 	l.mu.Lock()
@@ -38,8 +50,5 @@ func (l *logger) remember(text string) {
 func (l *logger) lastError() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.last == "" {
-		return ""
-	}
-	return ": " + l.last
+	return l.last
 }

@@ -21,8 +21,12 @@ import (
 // loopback is the only interface that the server listens on.
 const loopback = "127.0.0.1"
 
-// startTimeout bounds the recovery of the streams in the folder.
-const startTimeout = 60 * time.Second
+// startTimeout bounds the time until a server listens that has recovered its
+// streams and says nothing of what keeps it. One that cannot run says so at once.
+const startTimeout = 2 * time.Minute
+
+// readyEvery is how often a server is asked whether it has given up.
+const readyEvery = 100 * time.Millisecond
 
 // maxStore is no limit: without a number the server takes a share of what is
 // free on the disk now, and refuses streams whose limits add up to more.
@@ -75,12 +79,28 @@ func Start(o Options) (*Server, error) {
 	log := &logger{log: o.Log}
 	srv.SetLoggerV2(log, false, false, false)
 	srv.Start()
-	if !srv.ReadyForConnections(startTimeout) {
+	if err := awaitReady(srv, log); err != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
-		return nil, fmt.Errorf("start NATS server: it is not ready after %s%s", startTimeout, log.lastError())
+		// Somebody else may have taken the port since it was looked at.
+		return nil, errors.Join(fmt.Errorf("start NATS server: %w", err), checkPort(o.Port))
 	}
 	return &Server{server: srv}, nil
+}
+
+// awaitReady returns when clients can connect, or why they never can.
+func awaitReady(srv *server.Server, log *logger) error {
+	for deadline := time.Now().Add(startTimeout); ; {
+		ready := srv.ReadyForConnections(readyEvery)
+		switch {
+		case log.gaveUp():
+			return errors.New(log.lastError())
+		case ready:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("it is not ready after %s; its last error: %q", startTimeout, log.lastError())
+		}
+	}
 }
 
 // checkPort looks for a free port beforehand, since the server itself tells

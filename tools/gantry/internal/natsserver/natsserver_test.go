@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -17,6 +18,9 @@ import (
 )
 
 const token = "open sesame"
+
+// patience is how long the server may take to answer on a slow machine.
+const patience = 5 * time.Minute
 
 func start(t *testing.T, dir string, port int) *natsserver.Server {
 	t.Helper()
@@ -29,7 +33,7 @@ func start(t *testing.T, dir string, port int) *natsserver.Server {
 
 func connect(t *testing.T, server *natsserver.Server) *nats.Conn {
 	t.Helper()
-	conn, err := nats.Connect(server.URL(), nats.Token(token))
+	conn, err := nats.Connect(server.URL(), nats.Token(token), nats.Timeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +59,7 @@ func TestServerWantsTheToken(t *testing.T) {
 	defer server.Stop()
 	connect(t, server)
 	for _, options := range [][]nats.Option{nil, {nats.Token("other")}} {
-		if conn, err := nats.Connect(server.URL(), options...); !errors.Is(err, nats.ErrAuthorization) {
+		if conn, err := nats.Connect(server.URL(), append(options, nats.Timeout(patience))...); !errors.Is(err, nats.ErrAuthorization) {
 			t.Errorf("connect with %d options: got %v", len(options), err)
 			conn.Close()
 		}
@@ -88,7 +92,7 @@ func TestServerKeepsItsData(t *testing.T) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode of the folder: %v, %v", info.Mode(), err)
 	}
-	js, err := jetstream.New(connect(t, server))
+	js, err := jetstream.New(connect(t, server), jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +106,7 @@ func TestServerKeepsItsData(t *testing.T) {
 
 	server = start(t, dir, 0)
 	defer server.Stop()
-	js, err = jetstream.New(connect(t, server))
+	js, err = jetstream.New(connect(t, server), jetstream.WithDefaultTimeout(patience))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,7 @@ func phase(job *contracts.Job, away bool) string {
 	}
 	now := *job.Phase
 	if away {
-		now.Rate = 0
+		now.Rate, now.Waiting = 0, ""
 	}
 	return phaseText(&now)
 }

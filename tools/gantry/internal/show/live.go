@@ -111,6 +111,9 @@ func PlainLine(l Live) (line, key string) {
 	keys := []string{string(l.Status), fmt.Sprint(l.Attempt)}
 	if l.inPhase() {
 		keys = append(keys, string(l.Phase.Phase))
+		if l.Phase.Waiting != "" {
+			keys = append(keys, phaseWords(l.Phase).Waiting)
+		}
 	}
 	at, known := l.percent()
 	bar := ""
@@ -138,7 +141,7 @@ const plainStep = 26
 
 func farOf(p *contracts.Phase) string {
 	words := phaseWords(p)
-	return strings.Join(nonEmpty(words.Amount, words.Rate, words.Left), "  ")
+	return strings.Join(nonEmpty(words.Amount, words.Rate, words.Left, words.Waiting), "  ")
 }
 
 func nonEmpty(parts ...string) []string {

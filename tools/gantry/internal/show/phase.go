@@ -30,15 +30,16 @@ func phaseWords(p *contracts.Phase) phrase.Phase {
 	words := phrase.Of(p)
 	first, size := utf8.DecodeRuneInString(words.Doing)
 	words.Doing = string(unicode.ToLower(first)) + words.Doing[size:]
-	words.What = Clean(words.What)
+	words.What, words.Waiting = Clean(words.What), Clean(words.Waiting)
 	return words
 }
 
-// phaseText says all of a phase: "fetching input big.tif  412 MB of 1.0 GB  105 MB/s  6 s left".
+// phaseText says all of a phase: "fetching input big.tif  412 MB of 1.0 GB  105 MB/s  6 s left",
+// or why nothing moves: "fetching input big.tif  412 MB of 1.0 GB  waiting: Girder answers 503".
 func phaseText(p *contracts.Phase) string { return joined(phaseWords(p)) }
 
 func joined(words phrase.Phase) string {
-	parts := []string{strings.TrimSpace(words.Doing + " " + words.What), words.Amount, words.Rate, words.Left}
+	parts := []string{strings.TrimSpace(words.Doing + " " + words.What), words.Amount, words.Rate, words.Left, words.Waiting}
 	return strings.Join(slices.DeleteFunc(parts, func(part string) bool { return part == "" }), "  ")
 }
 
@@ -49,9 +50,13 @@ const leastName = 6
 const numbers = len("  412 MB of 97.4 GB") + len("  10.5 MB/s") + len("  25 min left")
 
 // fitted is phaseText in so many columns: a name is shortened or left out, then
-// the rate, the time left, the amount.
+// the rate, the time left, the amount. Why nothing moves is worth more than all of
+// these.
 func fitted(p *contracts.Phase, columns int) string {
 	words := phaseWords(p)
+	if words.Waiting != "" && cellsOf(joined(words)) > columns {
+		words.Amount = ""
+	}
 	nameless := words
 	nameless.What = ""
 	room := columns - cellsOf(joined(nameless)) - 1
@@ -67,6 +72,9 @@ func fitted(p *contracts.Phase, columns int) string {
 			*less = ""
 		}
 	}
+	if words.Waiting != "" && cellsOf(joined(words)) > columns {
+		words.Doing = ""
+	}
 	return clip(joined(words), columns)
 }
 
@@ -78,11 +86,14 @@ func phasePercent(p *contracts.Phase) (int, bool) {
 	return percent(float64(p.Bytes), float64(p.Of))
 }
 
-// phaseBrief is a phase in a word and a percentage.
+// phaseBrief is a phase in a word and a percentage, and whether it waits.
 func phaseBrief(p *contracts.Phase) string {
-	word, _, _ := strings.Cut(phaseWords(p).Doing, " ")
+	brief, _, _ := strings.Cut(phaseWords(p).Doing, " ")
 	if at, known := phasePercent(p); known {
-		return fmt.Sprintf("%s %d%%", word, at)
+		brief += fmt.Sprintf(" %d%%", at)
 	}
-	return word
+	if p.Waiting != "" {
+		brief += ", waiting"
+	}
+	return brief
 }

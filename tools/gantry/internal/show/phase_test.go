@@ -16,6 +16,12 @@ func fetching(what string, bytes, of, rate int64) *contracts.Phase {
 	return &contracts.Phase{Phase: contracts.PhaseFetchingInput, What: what, Bytes: bytes, Of: of, Rate: rate}
 }
 
+// waiting is a phase in which nothing moves.
+func waiting(p *contracts.Phase, why string) *contracts.Phase {
+	p.Waiting = why
+	return p
+}
+
 // phases are those that people see, and some that they should not.
 var phases = []*contracts.Phase{
 	fetching("big.tif", 412e6, 1e9, 105e6),
@@ -27,6 +33,8 @@ var phases = []*contracts.Phase{
 	fetching("slide 4711 of the second series, stained.ome.tif and 12 more", 98_765_432_100, 987e9, 99_949_000),
 	fetching("肺のスライド画像 第二シリーズ.tif", 412e6, 1e9, 105e6),
 	fetching("evil\x1b[2J\nname\u2028", 412e6, 1e9, 105e6),
+	waiting(fetching("big.tif", 412e6, 1e9, 0), "Girder answers 503 Service Unavailable"),
+	waiting(fetching("slide 4711 of the second series, stained.ome.tif", 0, 0, 0), "no\x1b[2J connection\nto girder.example.org"),
 	{Phase: contracts.PhasePulling, What: "registry.example.org/pathology/segment-lung:2026.3", Bytes: 12e6, Of: 40e6, Rate: 3e6},
 }
 
@@ -57,11 +65,15 @@ func TestAPhaseInPlainLinesAndTables(t *testing.T) {
 	job := &contracts.Job{ID: "big-one", Status: contracts.StatusClaimed, Title: "Segment", Queue: "default", Attempt: 1, Phase: phases[0], SubmittedAt: now}
 	other := *job
 	other.ID, other.Phase = "unknown", phases[4]
+	stuck := *job
+	stuck.ID, stuck.Phase = "stuck", phases[9]
 	late := *job // its note came before its entry
 	late.ID, late.Status = "late", contracts.StatusRunning
-	out.WriteString(show.Jobs(&contracts.JobList{Jobs: []contracts.Job{*job, other, late}, Total: 3}, now, show.Style{}))
+	out.WriteString(show.Jobs(&contracts.JobList{Jobs: []contracts.Job{*job, other, stuck, late}, Total: 4}, now, show.Style{}))
 	out.WriteString(show.Job(job, false, now, show.Style{}))
 	out.WriteString(show.Job(job, true, now, show.Style{}))
+	out.WriteString(show.Job(&stuck, false, now, show.Style{Width: 80}))
+	out.WriteString(show.Job(&stuck, true, now, show.Style{Width: 80}))
 	out.WriteString(show.Job(&late, false, now, show.Style{}))
 	golden(t, "phases_plain", out.String())
 }
