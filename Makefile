@@ -53,6 +53,12 @@ generate: ## write generated files (JSON Schema) again
 clean: ## remove what make built
 	rm -rf bin
 
+.PHONY: fetch
+fetch: ## fetch the modules that build and test need
+	@go list -deps -test $(PACKAGES) ./e2e/... >/dev/null
+	@for module in $(MODULES); do GOWORK=off go list -C $$module -deps ./... >/dev/null; done
+	@GOWORK=off go list -C tools/lint -deps github.com/nats-io/nats-server/v2 honnef.co/go/tools/cmd/staticcheck github.com/OpenPeeDeeP/depguard/v2/cmd/depguard >/dev/null
+
 ## ---- check
 
 .PHONY: fmt
@@ -103,11 +109,11 @@ test: fmt-check ensure-test-needs vet lint build-modules test-unit test-e2e veri
 # detector. A missing engine is a failure here, not a reason to skip.
 .PHONY: test-unit
 test-unit: ensure-test-needs
-	GANTRY_REQUIRE_DOCKER=1 go test -race -timeout 15m $(PACKAGES)
+	GANTRY_REQUIRE_DOCKER=1 go test -race -timeout 30m $(PACKAGES)
 
 .PHONY: test-e2e
 test-e2e: build ensure-test-needs
-	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin go test -race -count=1 -p 1 -timeout 30m ./e2e/...
+	GANTRY_REQUIRE_DOCKER=1 GANTRY_BIN=$(ROOT)/bin go test -race -count=1 -p 1 -timeout 40m ./e2e/...
 
 # One test for each outcome of docker_run: docs/conformance.md.
 .PHONY: test-conformance
@@ -132,7 +138,7 @@ soak: build ensure-test-needs ## many seeds of the model, hundreds of kills of e
 		go test -race -count=1 -timeout 12h -run 'TestKilledAgainAndAgain|TestRollingRestarts' ./e2e/scenarios
 
 .PHONY: test-compose
-test-compose: images
+test-compose: images ensure-test-needs
 	deploy/compose-test.sh
 
 # systemd's own check of the units, where there is systemd.

@@ -23,35 +23,71 @@ can_be_root() {
 
 answers() { docker version --format '{{.Server.Version}}' >/dev/null 2>&1; }
 
-has_compose() { command -v docker-compose >/dev/null || docker compose version >/dev/null 2>&1; }
+has_compose() { docker-compose version >/dev/null 2>&1 || docker compose version >/dev/null 2>&1; }
 
 # install PACKAGE…: apt's output goes to a file, since only its failure matters.
+# Package lists that could not be read, a server that did not answer, somebody
+# else's apt: all of it may pass, so it is tried again. None of what a package
+# starts may keep the lock of this script.
 install() {
 	local what="$*" out=/tmp/gantry-apt.log
 	command -v apt-get >/dev/null || die "$what is missing and there is no apt-get to install it: install it by hand and run this again."
 	can_be_root || die "$what is missing: run this as root, or install it with: sudo apt-get install $what"
 	say "installing $what (apt-get, output in $out)"
-	{
-		"${as_root[@]}" apt-get update -q &&
-			"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends -o DPkg::Lock::Timeout=300 "$@"
-	} >"$out" 2>&1 </dev/null || { tail -n 5 "$out" >&2; die "apt-get could not install $what: see $out, install it by hand and run this again."; }
+	: 2>/dev/null >"$out" || "${as_root[@]}" rm -f "$out"
+	local try options=(-o DPkg::Lock::Timeout=300 -o Acquire::Retries=3)
+	for try in 1 2 3 4 5; do
+		if {
+			"${as_root[@]}" apt-get update -q "${options[@]}" || true # the lists of before may do
+			"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "${options[@]}" "$@"
+		} >"$out" 2>&1 </dev/null 9>&-; then
+			return 0
+		fi
+		# A clock that is wrong: the lists are of another day, and signed all the same.
+		! grep -qE 'not valid yet|is expired' "$out" || options=("${options[@]:0:4}" -o Acquire::Check-Date=false -o Acquire::Check-Valid-Until=false)
+		# What was begun and not ended, as by one who was killed in the midst of it.
+		! grep -q 'dpkg --configure -a' "$out" ||
+			"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive dpkg --configure -a >>"$out" 2>&1 </dev/null 9>&- || true
+		[ $try = 5 ] || { say "that did not work, trying again ($(grep '^E:' "$out" | tail -n 1))"; sleep $((5 * try)); }
+	done
+	tail -n 5 "$out" >&2
+	die "apt-get could not install $what: see $out, install it by hand and run this again."
 }
 
 # await PID: until the engine answers or, where a PID is given, that process ends.
+# Five minutes: a machine that has just been started has much else to do.
 await() {
-	local pid=${1:-}
-	for _ in $(seq 120); do
+	local pid=${1:-} end=$((SECONDS + 300))
+	while [ $SECONDS -lt $end ]; do
 		answers && return 0
-		[ -z "$pid" ] || kill -0 "$pid" 2>/dev/null || "${as_root[@]}" kill -0 "$pid" 2>/dev/null || return 1
+		[ -z "$pid" ] || [ -d "/proc/$pid" ] || return 1
 		sleep 0.5
 	done
 	return 1
+}
+
+# is_running PIDFILE PROGRAM: the file has the pid of a process of the program.
+is_running() {
+	local pid
+	pid=$("${as_root[@]}" cat "$1" 2>/dev/null) && [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "$2" ]
+}
+
+# forget_stale: a machine that was switched off, or a container that was copied,
+# may have the pid files of an earlier engine, whose pids other processes have by
+# now. dockerd takes those for engines.
+forget_stale() {
+	local file
+	for file in /var/run/docker.pid /var/run/docker/containerd/containerd.pid /var/run/docker/containerd/docker-containerd.pid; do
+		"${as_root[@]}" test -e "$file" || continue
+		is_running "$file" dockerd || is_running "$file" containerd || "${as_root[@]}" rm -f "$file"
+	done
 }
 
 # start [FLAG…]: our own daemon, whose socket the caller's group may use.
 start() {
 	say "starting dockerd${*:+ with $*} (output in $log)"
 	: 2>/dev/null >"$log" || "${as_root[@]}" rm -f "$log"
+	forget_stale
 	"${as_root[@]}" setsid nohup dockerd --group "$(id -gn)" "$@" >"$log" 2>&1 </dev/null 9>&- &
 	await $!
 }
@@ -59,16 +95,30 @@ start() {
 start_engine() {
 	if [ -d /run/systemd/system ]; then
 		say "starting the service docker (systemd)"
-		"${as_root[@]}" systemctl start docker >/dev/null 2>&1 </dev/null && await && return 0
+		"${as_root[@]}" systemctl start docker >/dev/null 2>&1 </dev/null 9>&- && await && return 0
 		die "systemd could not start the service docker, or its engine does not answer this user: see 'journalctl -u docker'; a user needs the group docker."
 	fi
+	# The package's own script may have begun to start it.
+	if is_running /var/run/docker.pid dockerd; then
+		say "waiting for the dockerd that has been started"
+		await "$("${as_root[@]}" cat /var/run/docker.pid)" && return 0
+	fi
 	start && return 0
+	# Its containerd has 15 seconds to start, which nobody can change.
+	! grep -q 'timeout waiting for containerd to start' "$log" || ! start || return 0
 	# Kernels without the tables that this iptables wants: containers then reach
 	# each other and this host, but not the outside.
+	local less=()
 	if grep -qi 'iptables' "$log"; then
-		start --iptables=false --ip6tables=false && return 0
+		less+=(--iptables=false --ip6tables=false)
+		start "${less[@]}" && return 0
 	fi
-	tail -n 5 "$log" >&2
+	# So too where nobody may switch forwarding on.
+	if grep -qiE 'ip_forward|forwarding' "$log"; then
+		less+=(--ip-forward=false)
+		start "${less[@]}" && return 0
+	fi
+	tail -n 20 "$log" >&2
 	die "dockerd did not come up: see $log, start a Docker engine by hand or set DOCKER_HOST, and run this again."
 }
 

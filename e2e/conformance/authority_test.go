@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"os"
@@ -38,8 +39,8 @@ func newAuthority() certificates {
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	must(err)
 	file := filepath.Join(dir, "ca.pem")
-	must(os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644))
-	must(os.Chmod(dir, 0o755))
+	must(os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600))
+	must(errors.Join(os.Chmod(file, 0o644), os.Chmod(dir, 0o755))) // services of any user read it
 	return certificates{file: file, server: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}}
 }
 

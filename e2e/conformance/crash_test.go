@@ -3,6 +3,10 @@ package conformance
 // Section 4.15: services that die in the middle of a stream.
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,7 +17,7 @@ import (
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
-// tried checks that a job succeeded after attempts that failed by our fault.
+// triedAgain checks that a job succeeded after attempts that failed by our fault.
 func (e *ending) triedAgain() {
 	e.t.Helper()
 	if e.entry.Type != contracts.EntrySucceeded || e.entry.Attempt < 2 {
@@ -136,6 +140,7 @@ func TestLogAndProgressGoOnAfterTheExecutorsDeath(t *testing.T) {
 	s.Girder.JobOf(s.Context(), s.AwaitGirderJob(job), func(j girdersim.Job) bool {
 		return j.Progress != nil && j.Progress.Current != nil && *j.Progress.Current == 1
 	})
+	s.awaitHolding(s.Services[setup.Transfer], job)
 	for i := range 3 {
 		s.Services[setup.Executor].Restart()
 		s.AwaitService(setup.Executor)
@@ -146,13 +151,30 @@ func TestLogAndProgressGoOnAfterTheExecutorsDeath(t *testing.T) {
 	s.end(job).succeeded().wrote("before\nafter\n").progressed(2, 2, "whole")
 }
 
+// awaitHolding waits until a process has a pipe of a job open: whoever holds it
+// keeps the container from noticing that the other one died.
+func (s *stage) awaitHolding(p *setup.Process, job contracts.JobID) {
+	s.t.Helper()
+	s.await(p.Name+" holds no pipe", func() error {
+		open, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID()))
+		for _, fd := range open {
+			info, statErr := os.Stat(fd)
+			path, linkErr := os.Readlink(fd)
+			if errors.Join(statErr, linkErr) == nil && info.Mode()&fs.ModeNamedPipe != 0 && strings.Contains(path, string(job)) {
+				return nil
+			}
+		}
+		return errors.Join(errors.New("it has other files open"), err)
+	})
+}
+
 // Time limits count from the start, whoever looks after the container.
 func TestATimeLimitHoldsAfterTheExecutorsDeath(t *testing.T) {
 	s := alone(t, setup.Config{})
-	task := s.script(`trap '' TERM; echo ready; while :; do sleep 1000; done`)
+	task := s.script(`trap '' TERM; while :; do sleep 1000; done`)
 	task.Limits = &contracts.Limits{Time: contracts.Duration(3e9)}
 	job := s.submit(task)
-	s.AwaitLog(job, "ready")
+	s.AwaitEntry(job, contracts.EntryStarted, 1)
 	s.Services[setup.Executor].Restart()
 	s.end(job).failed(contracts.FailureTimeout, "3s")
 }

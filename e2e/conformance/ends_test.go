@@ -3,18 +3,32 @@ package conformance
 // Sections 4.1, 4.7 and 4.12: how tasks end.
 
 import (
+	"context"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/e2e/setup"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
+// revoke cancels a job whose container heeds the stop signal, however late.
 func (s *stage) revoke(job contracts.JobID) {
 	s.t.Helper()
-	if err := s.Revoke(s.Context(), contracts.Revoke{Job: job, By: "a test"}); err != nil {
+	s.revokeWith(contracts.Revoke{Job: job, Grace: ptr(contracts.Duration(patience))})
+}
+
+func (s *stage) revokeWith(order contracts.Revoke) {
+	s.t.Helper()
+	order.By = "a test"
+	if err := s.Revoke(s.Context(), order); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -42,9 +56,7 @@ func TestACanceledContainerThatDoesNotListenIsKilled(t *testing.T) {
 	s := start(t)
 	job := s.submit(s.script(`trap '' TERM; echo ready; while :; do sleep 1000; done`))
 	s.AwaitLog(job, "ready")
-	if err := s.Revoke(s.Context(), contracts.Revoke{Job: job, By: "a test", Grace: ptr(contracts.Duration(time.Second))}); err != nil {
-		t.Fatal(err)
-	}
+	s.revokeWith(contracts.Revoke{Job: job, Grace: ptr(contracts.Duration(time.Second))})
 	s.end(job).canceled().wrote("ready\n")
 }
 
@@ -53,9 +65,7 @@ func TestTheSignalOfARevokeReachesTheContainer(t *testing.T) {
 	s := start(t)
 	job := s.submit(s.script(`trap 'echo interrupted; exit 0' INT; echo ready; while :; do sleep 1000 & wait $!; done`))
 	s.AwaitLog(job, "ready")
-	if err := s.Revoke(s.Context(), contracts.Revoke{Job: job, By: "a test", Signal: "SIGINT"}); err != nil {
-		t.Fatal(err)
-	}
+	s.revokeWith(contracts.Revoke{Job: job, Signal: "SIGINT", Grace: ptr(contracts.Duration(patience))})
 	s.end(job).canceled().wrote("ready\ninterrupted\n")
 }
 
@@ -101,13 +111,41 @@ func TestASignalThatEndedAContainerIsNamed(t *testing.T) {
 
 // 4.15 out of memory
 func TestAContainerThatRunsOutOfMemorySaysSo(t *testing.T) {
-	s := start(t)
-	// The engine may hear of it only after the end of a container that ends with it.
-	task := s.script(`program eat 500000000; code=$?; sleep 2; exit $code`)
+	s, host := start(t), folder(t)
+	// The engine may hear of it late, when a container that ends with it is gone.
+	task := s.script(`await() { while [ ! -e "/data/$1" ]; do usleep 10000; done; }; await hunger; program eat 500000000; code=$?; await end; exit $code`)
 	task.Docker.Options.MemLimit, task.Docker.Options.MemswapLimit = 32<<20, 32<<20
-	end := s.fail(task, "memory", "137")
+	task.Docker.Volumes = []contracts.Volume{bindMount("data", host, "/data", "ro")}
+	job := s.submit(task)
+	container := s.AwaitEntry(job, contracts.EntryStarted, 1).Data.(*contracts.Started).Container
+	s.runOutOfMemory(container, func() { write(t, filepath.Join(host, "hunger"), "") })
+	write(t, filepath.Join(host, "end"), "")
+	end := s.end(job).failed(contracts.FailureTask, "memory", "137")
 	if failed := end.entry.Data.(*contracts.Failed); !failed.OOMKilled {
 		t.Errorf("the failure is %+v", failed)
+	}
+}
+
+// runOutOfMemory calls what makes a container take too much memory, and waits
+// until the engine knows of it.
+func (s *stage) runOutOfMemory(container string, eat func()) {
+	s.t.Helper()
+	engine, err := client.NewClientWithOpts(client.FromEnv, client.WithAPIVersionNegotiation())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer engine.Close() //nolint:errcheck // it was only read from
+	ctx, cancel := context.WithCancel(s.Context())
+	defer cancel()
+	heard, ended := engine.Events(ctx, events.ListOptions{
+		Since:   strconv.FormatInt(time.Now().Unix(), 10), // the engine answers before it listens
+		Filters: filters.NewArgs(filters.Arg("container", container), filters.Arg("event", "oom")),
+	})
+	eat()
+	select {
+	case <-heard:
+	case err := <-ended:
+		s.t.Fatalf("the engine heard of no lack of memory: %v", err)
 	}
 }
 
@@ -140,7 +178,8 @@ func TestASoftTimeLimitTellsTheContainerOnce(t *testing.T) {
 	s := start(t)
 	item := s.Girder.Item("saved in time")
 	task := s.script(`trap 'echo saved > "$1"; exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done`, volumePath("out"))
-	task.Limits = &contracts.Limits{SoftTime: contracts.Duration(time.Second), Time: contracts.Duration(time.Minute)}
+	// The trap has to be there by then, and what it does has to be done in time.
+	task.Limits = &contracts.Limits{SoftTime: contracts.Duration(10 * time.Second), Time: contracts.Duration(patience)}
 	task.Outputs = []contracts.Output{uploadTo(item, "out")}
 	end := s.succeed(task)
 	if !strings.HasPrefix(end.log, "ready\n") || !strings.Contains(end.log, "time limit") {
@@ -155,7 +194,7 @@ func TestASoftTimeLimitTellsTheContainerOnce(t *testing.T) {
 func TestATaskWithinItsLimitsIsLeftAlone(t *testing.T) {
 	s := start(t)
 	task := s.command("echo", "quick")
-	task.Limits = &contracts.Limits{SoftTime: contracts.Duration(time.Minute), Time: contracts.Duration(2 * time.Minute)}
+	task.Limits = &contracts.Limits{SoftTime: contracts.Duration(patience), Time: contracts.Duration(2 * patience)}
 	s.succeed(task).wrote("quick\n")
 }
 

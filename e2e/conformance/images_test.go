@@ -3,11 +3,11 @@ package conformance
 // Section 4.12: images and how they come to the node.
 
 import (
-	"net"
 	"strings"
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/e2e/setup"
 )
 
@@ -23,7 +23,7 @@ func (s *stage) pull(ref string, policy contracts.PullPolicy) *contracts.Task {
 func TestAnImageIsPulledEveryTimeUnlessSaidOtherwise(t *testing.T) {
 	s := start(t)
 	r := newRegistry(t, s.Engine, "pulled "+t.Name())
-	ref := r.host + "/lab/always:1"
+	ref := r.ref("lab/always")
 	asked := 0
 	for range 2 {
 		end := s.succeed(s.pull(ref, "")).wrote("pulled " + t.Name())
@@ -42,7 +42,7 @@ func TestAnImageIsPulledEveryTimeUnlessSaidOtherwise(t *testing.T) {
 func TestAnImageIsPulledOnceWhereItIsMissing(t *testing.T) {
 	s := start(t)
 	r := newRegistry(t, s.Engine, "pulled "+t.Name())
-	ref := r.host + "/lab/missing:1"
+	ref := r.ref("lab/missing")
 	s.succeed(s.pull(ref, contracts.PullMissing)).wrote("pulled " + t.Name())
 	n := r.pullsOf("missing")
 	s.succeed(s.pull(ref, contracts.PullMissing)).wrote("pulled " + t.Name())
@@ -55,7 +55,7 @@ func TestAnImageIsPulledOnceWhereItIsMissing(t *testing.T) {
 func TestAnImageThatIsMissingIsAnErrorWhereItMayNotBePulled(t *testing.T) {
 	s := start(t)
 	r := newRegistry(t, s.Engine, "x")
-	ref := r.host + "/lab/never:1"
+	ref := r.ref("lab/never")
 	s.fail(s.pull(ref, contracts.PullNever), ref)
 	if n := r.pullsOf("never"); n > 0 {
 		t.Errorf("the image was asked for %d times", n)
@@ -74,25 +74,18 @@ func TestAPullThatFailsIsAnErrorThatSaysWhy(t *testing.T) {
 	t.Run("not found", func(t *testing.T) {
 		s := start(t)
 		r := newRegistry(t, s.Engine, "x")
-		ref := r.host + "/nowhere/image:1"
+		ref := r.ref("nowhere/image")
 		s.fail(s.pull(ref, contracts.PullAlways), ref, "not found")
 	})
 	t.Run("denied", func(t *testing.T) {
 		s := start(t)
 		r := newRegistry(t, s.Engine, "x")
-		ref := r.host + "/private/image:1"
+		ref := r.ref("private/image")
 		s.fail(s.pull(ref, contracts.PullAlways), ref, "denied")
 	})
 	t.Run("no registry", func(t *testing.T) {
 		s := alone(t, setup.Config{Env: map[string]string{"GANTRY_PULL_TIMEOUT": "5s"}})
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		address := listener.Addr().String()
-		if err := listener.Close(); err != nil {
-			t.Fatal(err)
-		}
+		address := testport.Address(t) // nobody listens there
 		task := s.pull(address+"/lab/image:1", contracts.PullAlways)
 		task.Retry = &contracts.Retry{MaxCrashes: ptr(0)}
 		s.run(task).failed(contracts.FailureInfrastructure, address)
@@ -103,7 +96,7 @@ func TestAPullThatFailsIsAnErrorThatSaysWhy(t *testing.T) {
 func TestTasksOfOneImageSharePulls(t *testing.T) {
 	s := start(t)
 	r := newRegistry(t, s.Engine, "pulled "+t.Name())
-	ref := r.host + "/lab/shared:1"
+	ref := r.ref("lab/shared")
 	var jobs []contracts.JobID
 	for range 4 {
 		jobs = append(jobs, s.submit(s.pull(ref, contracts.PullMissing)))

@@ -49,14 +49,14 @@ func (i *inside) forward(target string) string {
 		i.t.Fatal(err)
 	}
 	var conns sync.Map
-	var serving sync.WaitGroup
+	var accepting, serving sync.WaitGroup
 	carry := func(to, from net.Conn) {
 		serving.Go(func() {
 			defer to.Close()  //nolint:errcheck // the other direction closes it as well
 			io.Copy(to, from) //nolint:errcheck // whoever waits for the bytes notices
 		})
 	}
-	serving.Go(func() {
+	accepting.Go(func() {
 		for {
 			from, err := listener.Accept()
 			if err != nil {
@@ -74,6 +74,7 @@ func (i *inside) forward(target string) string {
 	})
 	i.t.Cleanup(func() {
 		listener.Close() //nolint:errcheck // nobody listens any more, either way
+		accepting.Wait() // all connections are known
 		conns.Range(func(from, to any) bool {
 			from.(net.Conn).Close() //nolint:errcheck // it may be closed
 			to.(net.Conn).Close()   //nolint:errcheck // it may be closed
@@ -87,7 +88,9 @@ func (i *inside) forward(target string) string {
 // start starts a service in a container of an image with nothing else in it.
 func (i *inside) start(service string, binds []string, env ...string) string {
 	i.t.Helper()
-	ref := i.Engine.Import("gantry-conformance-"+service, map[string][]byte{"service": setup.ReadProgram(i.t, service)})
+	// An image of the test's own: another test removes its one when it ends.
+	name := "gantry-conformance-" + contracts.NewToken()[:8] + "-" + service
+	ref := i.Engine.Import(name, map[string][]byte{"service": setup.ReadProgram(i.t, service)})
 	i.t.Cleanup(func() { i.Engine.RemoveImage(ref) })
 	env = append(env, "GANTRY_NATS_URL="+i.natsURL, "GANTRY_NATS_TOKEN="+i.Token, "GANTRY_WORK_ROOT="+insideWork, "GANTRY_LOG_LEVEL=debug")
 	id := i.Engine.Start("", &container.Config{Image: ref, Env: env, Entrypoint: []string{"/service"}}, &container.HostConfig{NetworkMode: container.NetworkMode(i.network), Binds: binds})
@@ -131,7 +134,7 @@ func TestAnExecutorInAContainerRunsTasksOnItsHost(t *testing.T) {
 		echo ready >&2; while :; do sleep 1000 & wait $!; done`,
 		&contracts.GirderFile{ID: file.ID}, volumePath("out"), &contracts.ProgressPipe{}, streamOf(stream, "stream"), outputPipe("sum"))
 	task.Docker.Options.NetworkMode = ""
-	task.Limits = &contracts.Limits{Time: contracts.Duration(60e9)}
+	task.Limits = &contracts.Limits{Time: contracts.Duration(patience)}
 	job := i.submit(task)
 	i.AwaitLog(job, sum)
 	i.AwaitLog(job, "ready")

@@ -190,7 +190,7 @@ func TestThePolicyOfGirderWorkerAllowsWhatGirderWorkerAllowed(t *testing.T) {
 
 // The operator's bounds for time, memory and processors.
 func TestTheOperatorsBoundsHoldForEveryTask(t *testing.T) {
-	s := alone(t, setup.Config{Env: map[string]string{"GANTRY_MAX_MEMORY": "48m", "GANTRY_MAX_CPUS": "0.5", "GANTRY_MAX_TIME": "3s"}})
+	s := alone(t, setup.Config{Env: map[string]string{"GANTRY_MAX_MEMORY": "48m", "GANTRY_MAX_CPUS": "0.5", "GANTRY_MAX_TIME": patience.String()}})
 	const limit = `cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes`
 	s.succeed(s.script(limit)).wrote("50331648\n")
 	modest, greedy := s.script(limit), s.script(limit)
@@ -201,8 +201,13 @@ func TestTheOperatorsBoundsHoldForEveryTask(t *testing.T) {
 	many.Docker.Options.NanoCPUs = 2e9
 	s.fail(many, "cpus", "GANTRY_MAX_CPUS")
 	long := s.command("true")
-	long.Limits = &contracts.Limits{Time: contracts.Duration(60e9)}
+	long.Limits = &contracts.Limits{Time: contracts.Duration(2 * patience)}
 	s.fail(long, "limits.time", "GANTRY_MAX_TIME")
+}
+
+// A task that says nothing of time has what the operator gives it.
+func TestTheOperatorsTimeLimitHoldsForATaskWithoutOne(t *testing.T) {
+	s := alone(t, setup.Config{Env: map[string]string{"GANTRY_MAX_TIME": "3s"}})
 	s.run(s.script(`trap '' TERM; while :; do sleep 100; done`)).failed(contracts.FailureTimeout, "3s")
 }
 

@@ -5,6 +5,7 @@ package conformance
 import (
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -238,7 +239,14 @@ func newArtifacts(s *stage) *artifacts {
 func (a *artifacts) taken() map[string]string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.got
+	return maps.Clone(a.got)
+}
+
+// takers are the Girder jobs that got artifacts.
+func (a *artifacts) takers() []string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Collect(maps.Keys(a.jobs))
 }
 
 // 4.7 job artifacts: a file, a flat folder, a name for a single file, a missing path
@@ -255,25 +263,13 @@ func TestArtifactsAreAttachedToTheJob(t *testing.T) {
 		output(&contracts.GirderJobArtifact{Path: pathOf("missing")}),
 	}
 	end := s.succeed(task).wrote("")
-	if !girder.jobs[end.girder.ID] || len(girder.jobs) != 1 {
-		t.Errorf("the Girder jobs %v got artifacts, want %s", girder.jobs, end.girder.ID)
+	if jobs := girder.takers(); !slices.Equal(jobs, []string{end.girder.ID}) {
+		t.Errorf("the Girder jobs %v got artifacts, want %s", jobs, end.girder.ID)
 	}
 	want := map[string]string{"one (4)": "one\n", "second (4)": "two\n", "three (2)": "3\n", "four (2)": "4\n"}
-	if got := girder.taken(); !equal(got, want) {
+	if got := girder.taken(); !maps.Equal(got, want) {
 		t.Errorf("Girder has the artifacts %q, want %q", got, want)
 	}
-}
-
-func equal(a, b map[string]string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name, content := range a {
-		if other, ok := b[name]; !ok || other != content {
-			return false
-		}
-	}
-	return true
 }
 
 // 4.7 upload_on_exception
@@ -287,7 +283,7 @@ func TestArtifactsOfAFailureAreAttachedWhereAsked(t *testing.T) {
 		output(&contracts.GirderJobArtifact{Path: pathOf("other")}),
 	}
 	s.fail(task, "(6)")
-	if got := girder.taken(); !equal(got, map[string]string{"debug (4)": "why\n"}) {
+	if got := girder.taken(); !maps.Equal(got, map[string]string{"debug (4)": "why\n"}) {
 		t.Errorf("Girder has the artifacts %q", got)
 	}
 }

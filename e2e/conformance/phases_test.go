@@ -17,7 +17,7 @@ import (
 func TestCancelDuringAPull(t *testing.T) {
 	s := start(t)
 	r := newRegistry(t, s.Engine, "x")
-	job := s.submit(s.pull(r.host+"/slow/image:1", contracts.PullAlways))
+	job := s.submit(s.pull(r.ref("slow/image"), contracts.PullAlways))
 	r.awaitSlow(s)
 	s.revoke(job)
 	s.end(job).canceled().wrote("")
@@ -43,12 +43,15 @@ func TestCancelDuringATransfer(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := alone(t, setup.Config{})
-			hang, hung := make(chan struct{}), make(chan struct{}, 100)
+			hang, hung := make(chan struct{}), make(chan struct{}, 1)
 			s.Girder.SetFault(func(r *http.Request) *girdersim.Fault {
 				if !c.of(r) {
 					return nil
 				}
-				hung <- struct{}{}
+				select {
+				case hung <- struct{}{}:
+				default:
+				}
 				return &girdersim.Fault{Hang: hang}
 			})
 			t.Cleanup(func() { close(hang) })
@@ -56,7 +59,11 @@ func TestCancelDuringATransfer(t *testing.T) {
 			task := s.script(`cp "$1" "$2"`, &contracts.GirderFile{ID: file.ID}, volumePath("out"))
 			task.Outputs = []contracts.Output{uploadTo(item, "out")}
 			job := s.submit(task)
-			<-hung
+			select {
+			case <-hung:
+			case <-s.Context().Done():
+				t.Fatal("Girder was not asked")
+			}
 			s.revoke(job)
 			s.end(job).canceled().wrote("")
 			if types := s.Types(job); types != c.types {

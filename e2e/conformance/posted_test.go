@@ -35,10 +35,7 @@ type posted struct {
 	answer string
 	early  int
 	// gate, if set, is waited for after each chunk.
-	gate <-chan struct{}
-	// begun is closed when a first chunk has come, if there is a gate.
-	begun   chan struct{}
-	began   func()
+	gate    <-chan struct{}
 	posts   chan *post
 	serving sync.WaitGroup
 }
@@ -61,9 +58,7 @@ func newPosted(t *testing.T) *posted {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &posted{t: t, listener: listener, answer: okay, posts: make(chan *post, 16), begun: make(chan struct{})}
-	p.began = sync.OnceFunc(func() { close(p.begun) })
-	return p
+	return &posted{t: t, listener: listener, answer: okay, posts: make(chan *post, 16)}
 }
 
 // url begins to serve, and returns the server's address with a path.
@@ -71,7 +66,8 @@ func (p *posted) url(path string) string { return p.serve("http", p.listener) + 
 
 func (p *posted) serve(scheme string, listener net.Listener) string {
 	var conns sync.Map
-	p.serving.Go(func() {
+	var accepting sync.WaitGroup
+	accepting.Go(func() {
 		for {
 			conn, err := listener.Accept()
 			if err != nil {
@@ -88,6 +84,7 @@ func (p *posted) serve(scheme string, listener net.Listener) string {
 		if err := listener.Close(); err != nil {
 			p.t.Error(err)
 		}
+		accepting.Wait() // all connections are known
 		conns.Range(func(conn, _ any) bool {
 			conn.(net.Conn).Close() //nolint:errcheck // or it was closed before
 			return true
@@ -123,11 +120,21 @@ func (p *posted) take(conn net.Conn) {
 			break
 		}
 		if p.gate != nil {
-			p.began()
 			<-p.gate
 		}
 	}
 	fmt.Fprint(conn, p.answer) //nolint:errcheck // its sender may be gone
+	if !post.whole {
+		hangUp(conn)
+	}
+}
+
+// hangUp ends a connection as servers do that have not read everything: bytes
+// that are unread when it is closed break it, and the answer may be lost.
+func hangUp(conn net.Conn) {
+	if tcp, ok := conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
+		io.Copy(io.Discard, tcp) //nolint:errcheck // until the other side hangs up
+	}
 }
 
 // readChunk reads one chunk: its size in hexadecimal digits, its data.

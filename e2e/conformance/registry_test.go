@@ -9,10 +9,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
 
+	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/e2e/setup"
 )
 
@@ -20,10 +22,13 @@ import (
 // without TLS. Below lab/ it has one image, under any name and tag.
 type registry struct {
 	host string
+	// tag is one that no other registry's images have: the engine may still know
+	// those of one at the same address that ended before its test could.
+	tag string
 	// digest is that of the image's manifest.
 	digest string
 
-	// slow is told of each question below slow/, which is never answered.
+	// slow is told of questions below slow/, which are never answered.
 	slow chan struct{}
 
 	mu    sync.Mutex
@@ -36,7 +41,9 @@ func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum25
 func newRegistry(t *testing.T, e *setup.Engine, word string) *registry {
 	t.Helper()
 	image(t, e) // builds the program
-	layer, err := setup.RootFilesystem(map[string][]byte{"bin/program": program.binary, "word": []byte(word)})
+	tag := contracts.NewToken()[:8]
+	// The image is no other registry's either: whoever removes its last name removes it.
+	layer, err := setup.RootFilesystem(map[string][]byte{"bin/program": program.binary, "word": []byte(word), "tag": []byte(tag)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +67,7 @@ func newRegistry(t *testing.T, e *setup.Engine, word string) *registry {
 		return data
 	}
 	config := encode(map[string]any{
-		"architecture": "amd64", "os": "linux", "config": map[string]any{"Entrypoint": []string{"/bin/program", "cat"}},
+		"architecture": runtime.GOARCH, "os": "linux", "config": map[string]any{"Entrypoint": []string{"/bin/program", "cat"}},
 		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{digestOf(tarball)}},
 	})
 	const manifests = "application/vnd.docker.distribution.manifest.v2+json"
@@ -72,7 +79,7 @@ func newRegistry(t *testing.T, e *setup.Engine, word string) *registry {
 		}},
 	})
 	blobs := map[string][]byte{digestOf(config): config, digestOf(packed.Bytes()): packed.Bytes()}
-	r := &registry{digest: digestOf(manifest), pulls: map[string]int{}, slow: make(chan struct{}, 100)}
+	r := &registry{tag: tag, digest: digestOf(manifest), pulls: map[string]int{}, slow: make(chan struct{}, 1)}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		path, ok := strings.CutPrefix(q.URL.Path, "/v2/lab/")
 		name, rest, _ := strings.Cut(path, "/")
@@ -80,7 +87,10 @@ func newRegistry(t *testing.T, e *setup.Engine, word string) *registry {
 		switch {
 		case q.URL.Path == "/v2/":
 		case strings.HasPrefix(q.URL.Path, "/v2/slow/"):
-			r.slow <- struct{}{}
+			select {
+			case r.slow <- struct{}{}:
+			default:
+			}
 			<-q.Context().Done() // the engine went away
 		case strings.HasPrefix(q.URL.Path, "/v2/private/"):
 			w.WriteHeader(http.StatusForbidden)
@@ -104,6 +114,9 @@ func newRegistry(t *testing.T, e *setup.Engine, word string) *registry {
 	r.host = strings.TrimPrefix(server.URL, "http://")
 	return r
 }
+
+// ref names an image of the registry.
+func (r *registry) ref(name string) string { return r.host + "/" + name + ":" + r.tag }
 
 func (r *registry) asked(name string) {
 	r.mu.Lock()

@@ -19,13 +19,18 @@ import (
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
-// shared is the Gantry of all tests that need none of their own.
-var shared = setup.Shared{Config: setup.Config{Slots: 6, Env: permissive()}, Patience: 90 * time.Second}
+// patience bounds everything that one test waits for: it is no measurement, and
+// a machine may have much else to do.
+const patience = 10 * time.Minute
 
-// permissive lets tasks do what Girder Worker let them do.
+// shared is the Gantry of all tests that need none of their own.
+var shared = setup.Shared{Config: setup.Config{Slots: 6, Env: permissive()}, Patience: patience}
+
+// permissive lets tasks do what Girder Worker let them do. A container that heeds
+// its stop signal has the time for it.
 func permissive() map[string]string {
 	return map[string]string{
-		"GANTRY_ALLOW_BIND": os.TempDir() + ":rw", "GANTRY_ALLOW_OPTIONS": "all",
+		"GANTRY_ALLOW_BIND": os.TempDir() + ":rw", "GANTRY_ALLOW_OPTIONS": "all", "GANTRY_MAX_GRACE": patience.String(),
 		"SSL_CERT_FILE": authority.file,
 	}
 }
@@ -59,7 +64,7 @@ func alone(t *testing.T, cfg setup.Config) *stage {
 		env[name] = value
 	}
 	cfg.Env = env
-	cfg.Patience = cmp.Or(cfg.Patience, 2*time.Minute)
+	cfg.Patience = cmp.Or(cfg.Patience, patience)
 	return stageOf(t, setup.Start(t, cfg))
 }
 

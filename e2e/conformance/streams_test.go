@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -150,12 +151,14 @@ func TestStandardStreamsGoWhereTheyAreConnected(t *testing.T) {
 func TestASlowSinkOfStdoutLeavesStderrAlone(t *testing.T) {
 	s := start(t)
 	server, gate := newPosted(t), make(chan struct{})
+	open := sync.OnceFunc(func() { close(gate) })
 	server.gate = gate
 	task := s.script(`program flood 4000000; echo behind it >&2`)
 	task.Docker.Streams = contracts.Connects{*connect(&contracts.ContainerStdout{}, &contracts.ChunkedStream{URL: server.url("/slow")})}
+	t.Cleanup(open) // or the server never ends
 	job := s.submit(task)
 	s.AwaitLog(job, "behind it\n") // although the server has read no more than a chunk
-	close(gate)
+	open()
 	s.end(job).succeeded().wrote("behind it\n")
 	want, err := io.ReadAll(pattern.Lines(4000000))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -30,17 +31,17 @@ func many(t *testing.T) int {
 // Gantry of these tests; here the services are looked at while they live.
 func TestShortContainersLeaveNothing(t *testing.T) {
 	n := many(t)
-	s := alone(t, setup.Config{Slots: 8, Patience: 3*time.Minute + time.Duration(n)*time.Second})
+	s := alone(t, setup.Config{Slots: 8, Patience: patience + time.Duration(n)*10*time.Second})
 	file := s.Girder.File("in", []byte("content"))
 	item := s.Girder.Item("out")
 	task := func(i int) *contracts.Task {
 		task := s.script(`cat "$1"; echo '{"current": 1}' > "$2"; cat "$3" > /dev/null; echo piped > "$4"; echo x > "$5"`,
 			&contracts.GirderFile{ID: file.ID}, &contracts.ProgressPipe{}, streamOf(file.ID, "in"),
 			connect(&contracts.NamedOutputPipe{Name: "out"}, &contracts.HostStderr{}), volumePath("result"))
-		if i%10 == 0 {
+		switch i % 3 {
+		case 0:
 			task.Outputs = []contracts.Output{output(&contracts.GirderJobArtifact{Path: pathOf("missing")})}
-		}
-		if i%25 == 0 {
+		case 1:
 			task.Outputs = []contracts.Output{uploadTo(item, "result")}
 		}
 		return task
@@ -74,7 +75,7 @@ func TestShortContainersLeaveNothing(t *testing.T) {
 	}
 	for name, count := range s.goroutines() {
 		t.Logf("goroutines of %s: %d, before %d", name, count, goroutines[name])
-		if count > goroutines[name]+most {
+		if count > goroutines[name]+3*most { // a connection that idles has two
 			t.Errorf("%s has %d goroutines, before %d", name, count, goroutines[name])
 		}
 	}
@@ -97,7 +98,12 @@ func (s *stage) goroutines() map[string]int {
 
 func (s *stage) grownBy(before map[string]int, most int) error {
 	for what, count := range s.measureAll() {
-		if count > before[what]+most {
+		allowed := before[what] + most
+		if strings.HasPrefix(what, "threads") {
+			// One that waited for the disk stays: a slow disk makes more of them.
+			allowed += 4 * most
+		}
+		if count > allowed {
 			return fmt.Errorf("%s: %d, before %d", what, count, before[what])
 		}
 	}

@@ -76,7 +76,7 @@ func each(t *testing.T, n uint64, together int, run func(t *testing.T, seed uint
 }
 
 func runApart(t *testing.T, seed uint64) {
-	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=10m", fmt.Sprint("-seed=", seed))
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.timeout=30m", fmt.Sprint("-seed=", seed))
 	child.Env = append(os.Environ(), "GOMAXPROCS=1", "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	if out, err := child.CombinedOutput(); err != nil {
 		t.Errorf("seed %d: %v\n%s", seed, err, out)

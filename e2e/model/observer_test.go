@@ -499,7 +499,7 @@ func (o *observer) left() []string {
 
 // conclude checks the outcome of each job, at rest.
 func (o *observer) conclude() {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), o.w.patience)
 	defer cancel()
 	for _, id := range o.w.plan.jobs {
 		j := o.jobs[id]

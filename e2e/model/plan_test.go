@@ -126,7 +126,7 @@ func matters(t *turn) bool {
 	if t.link == nil {
 		return true
 	}
-	for _, prefix := range []string{"jobs.", "tasks.", "logs.", "executors.", "$JS.ACK.", "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.PURGE."} {
+	for _, prefix := range []string{"jobs.", "tasks.", "logs.", "executors.", "$JS.ACK.", "$JS.API.STREAM.MSG.GET.", "$JS.API.STREAM.MSG.DELETE.", "$JS.API.STREAM.PURGE."} {
 		if strings.HasPrefix(t.key, prefix) {
 			return true
 		}

@@ -68,7 +68,7 @@ type pace struct {
 var bubble = pace{scale: 1, takeover: time.Minute, sweep: time.Minute, patience: 30 * time.Minute, settle: func(*world) { synctest.Wait() }}
 
 // clock is real time. Who has nothing to do for a moment has nothing to do.
-var clock = pace{real: true, scale: 0.15, takeover: 20 * time.Second, sweep: 10 * time.Second, patience: 5 * time.Minute, settle: func(w *world) {
+var clock = pace{real: true, scale: 0.15, takeover: 20 * time.Second, sweep: 10 * time.Second, patience: 15 * time.Minute, settle: func(w *world) {
 	for before := -1; before != w.stirs(); {
 		before = w.stirs()
 		time.Sleep(2 * time.Millisecond)

@@ -80,7 +80,7 @@ func newChaos(t *testing.T, name string, cfg setup.Config) *chaos {
 	hash := fnv.New64()
 	_, _ = hash.Write([]byte(name)) // it has no errors
 	seed ^= hash.Sum64()
-	cfg.Patience = 8 * time.Minute // all of them run at once, on few cores
+	cfg.Patience = 20 * time.Minute // all of them run at once, on few cores
 	return &chaos{
 		g: setup.Start(t, cfg), seed: seed, random: rand.New(rand.NewPCG(seed, 0)),
 		breaks: int(number(t, "GANTRY_CHAOS_KILLS", 50)), tasks: int(number(t, "GANTRY_CHAOS_TASKS", 60)),
@@ -113,6 +113,7 @@ func (c *chaos) during(breaks func()) {
 	}
 	c.work = workload.New(c.g, c.seed, c.tasks)
 	submitted := make(chan struct{})
+	defer func() { <-submitted }() // also where something does not break as it should
 	go func() {
 		defer close(submitted)
 		c.work.Submit(all * 9 / 10)
@@ -121,5 +122,4 @@ func (c *chaos) during(breaks func()) {
 		<-time.After(pause) // the moments are what the test is made of
 		breaks()
 	}
-	<-submitted
 }

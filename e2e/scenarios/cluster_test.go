@@ -66,7 +66,7 @@ func awaitWhole(g *setup.Gantry) *setup.Process {
 // wholeUnder returns the leader of a whole cluster, or nil.
 func wholeUnder(g *setup.Gantry) *setup.Process {
 	// An answer that is lost with its connection never comes.
-	ctx, cancel := context.WithTimeout(g.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(g.Context(), 5*time.Second)
 	defer cancel()
 	stream, err := g.JetStream().Stream(ctx, contracts.StreamJobs)
 	if err != nil {

@@ -1,6 +1,8 @@
 package scenarios
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -21,13 +23,19 @@ func TestDockerEngineRestarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dockerd := setup.StartDockerd(t)
-			g := setup.Start(t, setup.Config{DockerHost: dockerd.Host, Slots: 1})
-			task := g.Shell("echo ready; sleep 5; echo done")
+			folder := t.TempDir()
+			g := setup.Start(t, setup.Config{DockerHost: dockerd.Host, Slots: 1, Env: map[string]string{"GANTRY_ALLOW_BIND": folder}})
+			task := g.Shell("echo ready; until [ -e /host/go ]; do sleep 0.1; done; echo done")
+			task.Docker.Volumes = []contracts.Volume{{Name: "host", Type: contracts.VolumeBindMount, HostPath: folder, ContainerPath: "/host", Mode: "ro"}}
 			task.Girder = g.Girder.Of("the engine restarts")
 			running := g.MustSubmit(task)
 			waiting := g.MustSubmit(g.Shell("echo ran"))
 			g.AwaitLog(running, "ready")
-			restartEngine(g, dockerd, dead)
+			restartEngine(g, dockerd, dead, func() {
+				if err := os.WriteFile(filepath.Join(folder, "go"), nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			})
 			checkLostWithEngine(t, g, running)
 			g.AwaitSuccess(waiting)
 			// What could not be removed without an engine is, before a task is claimed.
@@ -39,12 +47,13 @@ func TestDockerEngineRestarts(t *testing.T) {
 }
 
 // restartEngine restarts the engine, with an executor that is dead meanwhile or
-// not.
-func restartEngine(g *setup.Gantry, dockerd *setup.Dockerd, dead bool) {
+// not, and with something that happens while there is no engine.
+func restartEngine(g *setup.Gantry, dockerd *setup.Dockerd, dead bool, meanwhile func()) {
 	if dead {
 		g.Services[setup.Executor].Kill()
 	}
 	dockerd.Stop()
+	meanwhile()
 	dockerd.Start()
 	g.Services[setup.Executor].Start() // unless it runs
 }
@@ -84,11 +93,14 @@ func TestContainersOutliveTheirEngine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dockerd := setup.StartDockerd(t, "--live-restore")
-			g := setup.Start(t, setup.Config{DockerHost: dockerd.Host})
-			task := newTicking(g, "the engine restarts", 40)
+			folder := t.TempDir()
+			g := setup.Start(t, setup.Config{DockerHost: dockerd.Host, Env: map[string]string{"GANTRY_ALLOW_BIND": folder}})
+			// What an engine has read of a log when it ends, and has not written
+			// down, is lost: the task is silent then, and goes on without an engine.
+			task := newHeld(g, "the engine restarts", folder, 40)
 			g.MustSubmit(task.Task)
-			g.AwaitLog(task.ID, "tick 3.")
-			restartEngine(g, dockerd, dead)
+			g.AwaitLog(task.ID, "tick 20.")
+			restartEngine(g, dockerd, dead, func() { task.release(t) })
 			task.checkAttempt(t, g)
 		})
 	}

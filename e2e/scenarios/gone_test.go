@@ -13,8 +13,12 @@ import (
 
 // away is how long an executor is not heard of: longer than AckWait, after which
 // a rival has the ready message, and than the rival asks for the owner after
-// that; shorter than takeover_after.
+// that; far shorter than [takeover].
 const away = contracts.AckWait + 20*time.Second
+
+// takeover is when an executor is taken for gone that is only silent: not while
+// the test lasts, however slow the machine is.
+const takeover = "30m"
 
 // TestOwnerIsSilentForAWhile lets a second node have the ready message of a task
 // whose executor is silent. While the first container lives there is no second.
@@ -28,7 +32,9 @@ func TestOwnerIsSilentForAWhile(t *testing.T) {
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := setup.Start(t, setup.Config{Nodes: []setup.NodeConfig{{Proxied: true}, {}}, Hold: []string{setup.Executor}})
+			g := setup.Start(t, setup.Config{
+				Nodes: []setup.NodeConfig{{Proxied: true}, {}}, Hold: []string{setup.Executor}, Env: map[string]string{"GANTRY_TAKEOVER_AFTER": takeover},
+			})
 			owner, rival := g.Nodes[0], g.Nodes[1]
 			owner.Executor.Start()
 			g.AwaitExecutor(owner)
@@ -41,18 +47,27 @@ func TestOwnerIsSilentForAWhile(t *testing.T) {
 
 			c.silence(owner)
 			<-time.After(away) // the silence is what the test is made of
-			durable := contracts.ReadyConsumer(contracts.LaneNormal, contracts.DefaultQueue, contracts.KindDocker).Durable
-			consumer, err := g.JetStream().Consumer(g.Context(), contracts.StreamReady, durable)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if consumer.CachedInfo().NumRedelivered == 0 {
-				t.Error("the rival was never offered the task")
-			}
+			awaitRedelivered(g)
 			c.speak(owner)
 			task.check(t, g, starts)
 		})
 	}
+}
+
+// awaitRedelivered waits until a rival was offered a task that somebody has.
+func awaitRedelivered(g *setup.Gantry) {
+	g.T.Helper()
+	durable := contracts.ReadyConsumer(contracts.LaneNormal, contracts.DefaultQueue, contracts.KindDocker).Durable
+	g.AwaitGone("tasks that no rival is offered", func() []string {
+		consumer, err := g.JetStream().Consumer(g.Context(), contracts.StreamReady, durable)
+		if err != nil {
+			return []string{err.Error()}
+		}
+		if consumer.CachedInfo().NumRedelivered == 0 {
+			return []string{"the only one"}
+		}
+		return nil
+	})
 }
 
 // TestNodeIsGone takes a node away for good: exactly one new attempt follows, on
@@ -82,7 +97,7 @@ func checkNodeIsGone(t *testing.T, oneEngine bool) {
 	owner.Executor.Start()
 	g.AwaitExecutor(owner)
 	task := bound(g, folder, "rw")
-	task.Docker.Args[0].Text = `echo began; if [ -e /host/given ]; then sleep 1000; fi; echo ended`
+	task.Docker.Args[0].Text = `if [ -e /host/given ]; then echo began; sleep 1000; fi; echo ended`
 	task.Girder = g.Girder.Of("its node is gone")
 	job := g.MustSubmit(task)
 	g.AwaitLog(job, "began")

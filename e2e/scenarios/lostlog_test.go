@@ -21,9 +21,11 @@ func TestServerLosesAcknowledgedLog(t *testing.T) {
 		}
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			g := setup.Start(t, setup.Config{})
+			folder := t.TempDir()
+			g := setup.Start(t, setup.Config{Env: map[string]string{"GANTRY_ALLOW_BIND": folder}})
 			starts := g.Engine.WatchStarts(g.Label())
-			task := newTicking(g, "its log gets lost", 60)
+			// Nobody could ship again what a task wrote that has ended.
+			task := newHeld(g, "its log gets lost", folder, 60)
 			g.MustSubmit(task.Task)
 			live := filepath.Join(setup.NATSFolder(g.Dir, natsServer), "jetstream", "$G", "streams", contracts.StreamLive)
 			older := filepath.Join(g.Dir, "older")
@@ -42,6 +44,7 @@ func TestServerLosesAcknowledgedLog(t *testing.T) {
 			if adopted {
 				g.Services[setup.Executor].Start()
 			}
+			task.release(t)
 			task.check(t, g, starts)
 		})
 	}

@@ -45,11 +45,38 @@ func TestTwoNodes(t *testing.T) {
 			theirs.check(t, other, starts)
 			claims := c.work.Claims()
 			for _, node := range c.g.Nodes {
-				if id, err := node.ID(); err != nil || claims[id] < c.tasks/6 {
-					t.Errorf("node %s (%v) has %d of the claims %v", id, err, claims[id], claims)
+				if id, err := node.ID(); err != nil || claims[id] == 0 {
+					t.Errorf("node %s (%v) has none of the claims %v", id, err, claims)
 				}
 			}
+			checkSpread(t, c.g, 2)
 		})
+	}
+}
+
+// checkSpread submits as many tasks as all nodes have slots together: they run at
+// once, on each node as many as it has.
+func checkSpread(t *testing.T, g *setup.Gantry, slots int) {
+	t.Helper()
+	jobs := make([]contracts.JobID, slots*len(g.Nodes))
+	for i := range jobs {
+		jobs[i] = g.MustSubmit(g.Shell("echo ready; sleep 1000"))
+	}
+	run := map[contracts.NodeID]int{}
+	for _, job := range jobs {
+		g.AwaitLog(job, "ready")
+		run[g.AwaitEntry(job, contracts.EntryClaimed, 1).Data.(*contracts.Claimed).Node]++
+	}
+	for _, node := range g.Nodes {
+		if id, err := node.ID(); err != nil || run[id] != slots {
+			t.Errorf("node %s (%v) runs %d of %v, and has %d slots", id, err, run[id], run, slots)
+		}
+	}
+	for _, job := range jobs {
+		if err := g.Revoke(g.Context(), contracts.Revoke{Job: job}); err != nil {
+			t.Fatal(err)
+		}
+		g.AwaitEnd(job)
 	}
 }
 

@@ -42,7 +42,7 @@ func shippedServer(t *testing.T) string {
 
 func as(t *testing.T, url, user string) *client.Client {
 	t.Helper()
-	c, err := client.Connect(t.Context(), client.Config{URL: url, User: user, Password: "password"})
+	c, err := client.Connect(t.Context(), client.Config{URL: url, User: user, Password: "password", Patience: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func as(t *testing.T, url, user string) *client.Client {
 }
 
 // patience is how long a word of the server may take on a busy machine.
-const patience = 10 * time.Second
+const patience = 2 * time.Minute
 
 // refused reports whether the server says that a user may not do something.
 func refused(t *testing.T, c *client.Client, do func(*nats.Conn) error) bool {

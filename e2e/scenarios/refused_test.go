@@ -116,6 +116,12 @@ func checkRejected(t *testing.T, g *setup.Gantry, docker string, words []string)
 // checkDeadLetter looks for a job's submission among the refused ones.
 func checkDeadLetter(t *testing.T, g *setup.Gantry, job contracts.JobID, words []string) {
 	t.Helper()
+	g.AwaitGone("jobs without a dead letter", func() []string { // it comes after the job's end
+		if slices.ContainsFunc(g.Stored(contracts.StreamDead), func(letter string) bool { return strings.Contains(letter, string(job)) }) {
+			return nil
+		}
+		return []string{string(job)}
+	})
 	var letters []struct {
 		Seq    uint64
 		Job    contracts.JobID

@@ -2,6 +2,8 @@ package scenarios
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -17,11 +19,34 @@ type ticking struct {
 	*contracts.Task
 	item girdersim.Item
 	want string // what it writes
+	gate string // the file without which it does not go on, if it is to wait
 }
 
 func newTicking(g *setup.Gantry, title string, ticks int) *ticking {
+	return newTicks(g, title, "true", ticks)
+}
+
+// newHeld is a ticking task that waits in the midst of its ticks until it is
+// released, however long that takes. The folder is one that tasks may bind.
+func newHeld(g *setup.Gantry, title, folder string, ticks int) *ticking {
+	k := newTicks(g, title, fmt.Sprintf("until [ $i -ne %d ] || [ -e /host/go ]; do sleep 0.1; done", ticks/2+1), ticks)
+	k.Docker.Volumes = []contracts.Volume{{Name: "host", Type: contracts.VolumeBindMount, HostPath: folder, ContainerPath: "/host", Mode: "ro"}}
+	k.gate = filepath.Join(folder, "go")
+	return k
+}
+
+// release lets the task go on.
+func (k *ticking) release(t *testing.T) {
+	t.Helper()
+	if err := os.WriteFile(k.gate, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// newTicks makes a ticking task with a command before each tick.
+func newTicks(g *setup.Gantry, title, before string, ticks int) *ticking {
 	item := g.Girder.Item(title)
-	task := g.Shell(fmt.Sprintf(`i=1; while [ $i -le %d ]; do echo "tick $i."; sleep 0.2; i=$((i+1)); done; echo "$i" > "$1"`, ticks),
+	task := g.Shell(fmt.Sprintf(`i=1; while [ $i -le %d ]; do %s; echo "tick $i."; sleep 0.2; i=$((i+1)); done; echo "$i" > "$1"`, ticks, before),
 		&contracts.VolumePath{Path: "ticks.txt"})
 	task.Outputs = []contracts.Output{setup.UploadTo(item, "ticks.txt")}
 	task.ID, task.Girder = contracts.NewJobID(), g.Girder.Of(title)

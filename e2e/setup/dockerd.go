@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Dockerd is a Docker engine of the test's own, which it may stop: the
@@ -38,11 +39,7 @@ func StartDockerd(t testing.TB, flags ...string) *Dockerd {
 	if err != nil {
 		t.Fatalf("start dockerd: %v", err)
 	}
-	t.Cleanup(func() {
-		if err := errors.Join(unmount(dir), os.RemoveAll(dir)); err != nil {
-			t.Errorf("remove dockerd's data: %v", err)
-		}
-	})
+	t.Cleanup(func() { removeData(t, dir) })
 	d := &Dockerd{Host: "unix://" + filepath.Join(dir, "docker.sock")}
 	flags = append(flags,
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
@@ -55,11 +52,44 @@ func StartDockerd(t testing.TB, flags ...string) *Dockerd {
 	return d
 }
 
-// Start starts the engine and waits until it answers.
+// Start starts the engine and waits until it answers. Its containerd has 15
+// seconds to start, which nobody can change: where that is not enough, it is
+// started again.
 func (d *Dockerd) Start() {
 	d.t.Helper()
-	d.Process.Start()
-	d.AwaitOutput("API listen on")
+	d.begins.Store(true)
+	defer d.begins.Store(false)
+	for deadline := time.Now().Add(patience); ; {
+		d.Process.Start()
+		err := d.awaitOutput("API listen on")
+		if err == nil {
+			return
+		}
+		if d.PID() != 0 {
+			d.t.Fatal(err)
+		}
+		d.awaitWatched()
+		if time.Now().After(deadline) || !strings.Contains(d.Log(), "timeout waiting for containerd to start") {
+			d.t.Fatal(err)
+		}
+	}
+}
+
+// removeData removes an engine's folder. What belonged to its last containers
+// may be about to end.
+func removeData(t testing.TB, dir string) {
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(time.Minute); ; <-again.C {
+		err := errors.Join(unmount(dir), os.RemoveAll(dir))
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("remove dockerd's data: %v", err)
+			return
+		}
+	}
 }
 
 // unmount takes away what an engine left mounted below a folder: one with live

@@ -94,6 +94,8 @@ func (e *Engine) ImportWith(name string, program []byte, changes ...string) stri
 	return e.Import(name, map[string][]byte{"bin/busybox": e.busybox(), "bin/program": program}, changes...)
 }
 
+var importing sync.Mutex
+
 // Import makes an image of executable files, unless the engine has it: its tag
 // is a hash of what is in it. Changes are further lines of a Dockerfile.
 func (e *Engine) Import(name string, files map[string][]byte, changes ...string) string {
@@ -104,6 +106,8 @@ func (e *Engine) Import(name string, files map[string][]byte, changes ...string)
 	}
 	fmt.Fprintln(sum, applets, changes)
 	ref := name + ":" + hex.EncodeToString(sum.Sum(nil)[:6])
+	importing.Lock() // who is first makes it, and the others find it
+	defer importing.Unlock()
 	if _, err := e.client.ImageInspect(e.t.Context(), ref); err == nil {
 		return ref
 	}
@@ -171,7 +175,7 @@ func RootFilesystem(files map[string][]byte) (io.Reader, error) {
 // "gantry.job=…", whatever their state is.
 func (e *Engine) Containers(label string) []string {
 	e.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	list, err := e.client.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("label", label))})
 	if err != nil {
@@ -187,18 +191,13 @@ func (e *Engine) Containers(label string) []string {
 // AwaitRemoved waits until a container is gone.
 func (e *Engine) AwaitRemoved(ctx context.Context, id string) {
 	e.t.Helper()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	destroyed, errs := e.client.Events(ctx, events.ListOptions{
-		Filters: filters.NewArgs(filters.Arg("container", id), filters.Arg("event", "destroy")),
-	})
-	if _, err := e.client.ContainerInspect(ctx, id); cerrdefs.IsNotFound(err) {
-		return
-	}
+	removed, errs := e.client.ContainerWait(ctx, id, container.WaitConditionRemoved)
 	select {
-	case <-destroyed:
+	case <-removed:
 	case err := <-errs:
-		e.t.Fatalf("await removal of container %s: %v", id, err)
+		if !cerrdefs.IsNotFound(err) {
+			e.t.Fatalf("await removal of container %s: %v", id, err)
+		}
 	}
 }
 
@@ -215,7 +214,10 @@ func (e *Engine) WatchStarts(label string) *Starts {
 	e.t.Helper()
 	s := &Starts{ids: map[string][]string{}, changed: make(chan struct{})}
 	ctx, cancel := context.WithCancel(context.Background())
+	// The engine answers before it listens: it is asked for what was in between,
+	// too.
 	started, errs := e.client.Events(ctx, events.ListOptions{
+		Since:   fmt.Sprint(time.Now().Add(-time.Second).Unix()),
 		Filters: filters.NewArgs(filters.Arg("type", "container"), filters.Arg("event", "start"), filters.Arg("label", label)),
 	})
 	var watching sync.WaitGroup
@@ -296,10 +298,11 @@ func (e *Engine) RunNamed(name string, labels map[string]string) string {
 func (e *Engine) Start(name string, config *container.Config, host *container.HostConfig) string {
 	e.t.Helper()
 	made, err := e.client.ContainerCreate(e.t.Context(), config, host, nil, nil, name)
-	if err == nil {
-		err = e.client.ContainerStart(e.t.Context(), made.ID, container.StartOptions{})
-	}
 	if err != nil {
+		e.t.Fatalf("run a container: %v", err)
+	}
+	if err := e.client.ContainerStart(e.t.Context(), made.ID, container.StartOptions{}); err != nil {
+		e.Remove(made.ID)
 		e.t.Fatalf("run a container: %v", err)
 	}
 	return made.ID

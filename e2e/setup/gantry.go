@@ -34,7 +34,7 @@ type Config struct {
 	Servers int
 	// Health gives every service an address to be asked whether it is ready.
 	Health bool
-	// Patience bounds everything that the test waits for; four minutes if 0.
+	// Patience bounds everything that the test waits for; ten minutes if 0.
 	Patience time.Duration
 	// NodeUser is whom the executors and transfers belong to; the test's own user
 	// if nil. It has to be one that the engine listens to.
@@ -78,8 +78,34 @@ type Gantry struct {
 	env      []string
 }
 
-// patience bounds everything that a test waits for: it is no measurement.
-const patience = 4 * time.Minute
+// patience bounds everything that a test waits for: it is no measurement, and
+// the machine may have much else to do.
+const patience = 10 * time.Minute
+
+// answerTime is how long NATS may take for one answer. One that was lost with
+// its connection never comes.
+const answerTime = time.Minute
+
+// persist does something that NATS answers until that works, or the test has
+// waited for too long: a cluster may have no leader just now.
+func (g *Gantry) persist(what string, do func(context.Context) error) {
+	g.T.Helper()
+	again := time.NewTicker(100 * time.Millisecond)
+	defer again.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(g.ctx, answerTime)
+		err := do(ctx)
+		cancel()
+		if err == nil {
+			return
+		}
+		select {
+		case <-again.C:
+		case <-g.ctx.Done():
+			g.T.Fatalf("%s: %v", what, err)
+		}
+	}
+}
 
 // Start starts Gantry and returns when all services have announced themselves,
 // but for those that are on hold.
@@ -162,20 +188,7 @@ func (g *Gantry) startAll(cfg Config) {
 // before there is one. A new cluster needs a moment to elect its leaders.
 func (g *Gantry) applyTopology(servers int) {
 	g.T.Helper()
-	again := time.NewTicker(100 * time.Millisecond)
-	defer again.Stop()
-	for {
-		ctx, cancel := context.WithTimeout(g.ctx, 10*time.Second)
-		err := g.ApplyTopology(ctx, servers)
-		cancel()
-		if err == nil {
-			return
-		}
-		if servers == 1 || g.ctx.Err() != nil {
-			g.T.Fatalf("apply topology: %v", err)
-		}
-		<-again.C
-	}
+	g.persist("apply topology", func(ctx context.Context) error { return g.ApplyTopology(ctx, servers) })
 }
 
 func (g *Gantry) startUp(cfg Config) {
@@ -200,7 +213,7 @@ func (g *Gantry) AwaitUp() {
 
 func (g *Gantry) connect(cfg client.Config) {
 	g.T.Helper()
-	cfg.Wait, cfg.Name = true, "e2e"
+	cfg.Wait, cfg.Name, cfg.Patience = true, "e2e", answerTime
 	c, err := client.Connect(g.ctx, cfg)
 	if err != nil {
 		g.T.Fatalf("connect: %v", err)

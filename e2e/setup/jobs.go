@@ -1,7 +1,9 @@
 package setup
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -27,7 +29,7 @@ func (g *Gantry) AwaitEnd(job contracts.JobID) *contracts.Entry {
 	g.T.Helper()
 	end, err := g.Wait(g.ctx, job)
 	if err != nil {
-		g.T.Fatalf("await end of %s: %v; its life is %s", job, err, g.Types(job))
+		g.giveUp(job, "await end of %s: %v", job, err)
 	}
 	return end
 }
@@ -38,7 +40,7 @@ func (g *Gantry) AwaitSuccess(job contracts.JobID) *contracts.Succeeded {
 	end := g.AwaitEnd(job)
 	succeeded, ok := end.Data.(*contracts.Succeeded)
 	if !ok {
-		g.T.Fatalf("%s: %s %+v, want success; its life is %s", job, end.Type, end.Data, g.Types(job))
+		g.giveUp(job, "%s: %s %+v, want success", job, end.Type, end.Data)
 	}
 	return succeeded
 }
@@ -49,7 +51,7 @@ func (g *Gantry) AwaitFailure(job contracts.JobID) *contracts.Failed {
 	end := g.AwaitEnd(job)
 	failed, ok := end.Data.(*contracts.Failed)
 	if !ok {
-		g.T.Fatalf("%s: %s %+v, want failure; its life is %s", job, end.Type, end.Data, g.Types(job))
+		g.giveUp(job, "%s: %s %+v, want failure", job, end.Type, end.Data)
 	}
 	return failed
 }
@@ -69,10 +71,10 @@ func (g *Gantry) AwaitEntry(job contracts.JobID, kind contracts.EntryType, attem
 			return entry
 		}
 		if entry.Terminal() {
-			g.T.Fatalf("%s ended before %s of attempt %d: %s %+v", job, kind, attempt, entry.Type, entry.Data)
+			g.giveUp(job, "%s ended before %s of attempt %d: %s %+v", job, kind, attempt, entry.Type, entry.Data)
 		}
 	}
-	g.T.Fatalf("%s has no %s of attempt %d: %s", job, kind, attempt, g.Types(job))
+	g.giveUp(job, "%s has no %s of attempt %d", job, kind, attempt)
 	return nil
 }
 
@@ -82,7 +84,7 @@ func (g *Gantry) AwaitLog(job contracts.JobID, text string) {
 	var log strings.Builder
 	for event, err := range g.Follow(g.ctx, job) {
 		if err != nil {
-			g.T.Fatalf("await %q in the log of %s: %v; its life is %s", text, job, err, g.Types(job))
+			g.giveUp(job, "await %q in the log of %s, which is %q: %v", text, job, log.String(), err)
 		}
 		if event.Log == nil {
 			continue
@@ -92,13 +94,15 @@ func (g *Gantry) AwaitLog(job contracts.JobID, text string) {
 			return
 		}
 	}
-	g.T.Fatalf("%s ended without %q in its log, which is %q; its life is %s", job, text, log.String(), g.Types(job))
+	g.giveUp(job, "%s ended without %q in its log, which is %q", job, text, log.String())
 }
 
 // Types are the types of the entries of a job's life, as one line.
 func (g *Gantry) Types(job contracts.JobID) string {
 	g.T.Helper()
-	life, err := g.Life(g.ctx, job)
+	ctx, cancel := g.inquiry()
+	defer cancel()
+	life, err := g.Life(ctx, job)
 	if err != nil {
 		return err.Error()
 	}
@@ -133,7 +137,7 @@ func (g *Gantry) AwaitJob(job contracts.JobID, condition func(*contracts.Job) bo
 			g.T.Fatalf("read projection of %s: %v", job, err)
 		}
 		return condition(&last)
-	}, func() { g.T.Fatalf("projection of %s is not as expected: %+v", job, last) })
+	}, func() { g.giveUp(job, "projection of %s is not as expected: %+v", job, last) })
 	return &last
 }
 
@@ -142,7 +146,11 @@ func (g *Gantry) AwaitJob(job contracts.JobID, condition func(*contracts.Job) bo
 func (g *Gantry) AwaitMirrored(job contracts.JobID) girdersim.Job {
 	g.T.Helper()
 	ref := g.AwaitGirderJob(job)
-	return g.Girder.JobOf(g.ctx, ref, func(j girdersim.Job) bool { return contracts.GirderStatus(j.Status).Terminal() })
+	mirrored, err := g.Girder.AwaitJob(g.ctx, ref.ID, func(j girdersim.Job) bool { return contracts.GirderStatus(j.Status).Terminal() })
+	if err != nil {
+		g.giveUp(job, "await the end of %s in Girder, where it is %v: %v", job, Statuses(mirrored), err)
+	}
+	return mirrored
 }
 
 // AwaitGirderJob waits until a job has a Girder job.
@@ -160,7 +168,7 @@ func (g *Gantry) AwaitGirderJob(job contracts.JobID) *contracts.GirderJobRef {
 			return ref
 		}
 	}
-	g.T.Fatalf("%s has no Girder job; its life is %s", job, g.Types(job))
+	g.giveUp(job, "%s has no Girder job", job)
 	return nil
 }
 
@@ -179,14 +187,14 @@ func (g *Gantry) AwaitService(name string) {
 // called when that takes too long.
 func (g *Gantry) watch(bucket, keys string, found func(jetstream.KeyValueEntry) bool, otherwise func()) {
 	g.T.Helper()
-	kv, err := g.JetStream().KeyValue(g.ctx, bucket)
-	if err != nil {
-		g.T.Fatalf("open bucket %s: %v", bucket, err)
-	}
-	watcher, err := kv.Watch(g.ctx, keys)
-	if err != nil {
-		g.T.Fatalf("watch bucket %s: %v", bucket, err)
-	}
+	var watcher jetstream.KeyWatcher
+	g.persist("watch bucket "+bucket, func(ctx context.Context) error {
+		kv, err := g.JetStream().KeyValue(ctx, bucket)
+		if err == nil {
+			watcher, err = kv.Watch(g.ctx, keys)
+		}
+		return err
+	})
 	defer watcher.Stop() //nolint:errcheck // the connection is the test's
 	for {
 		select {
@@ -204,24 +212,23 @@ func (g *Gantry) watch(bucket, keys string, found func(jetstream.KeyValueEntry) 
 // Stored returns all messages of a stream as they are there, subject first.
 func (g *Gantry) Stored(stream string) []string {
 	g.T.Helper()
-	handle, err := g.JetStream().Stream(g.ctx, stream)
-	if err != nil {
-		g.T.Fatalf("read %s: %v", stream, err)
-	}
-	info, err := handle.Info(g.ctx)
-	if err != nil {
-		g.T.Fatalf("read %s: %v", stream, err)
-	}
+	var handle jetstream.Stream
+	g.persist("read "+stream, func(ctx context.Context) (err error) {
+		handle, err = g.JetStream().Stream(ctx, stream)
+		return err
+	})
 	var all []string
-	for seq := max(1, info.State.FirstSeq); seq <= info.State.LastSeq; seq++ {
-		msg, err := handle.GetMsg(g.ctx, seq)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
-			continue
-		}
-		if err != nil {
-			g.T.Fatalf("read message %d of %s: %v", seq, stream, err)
-		}
-		all = append(all, msg.Subject+" "+string(msg.Data))
+	state := handle.CachedInfo().State
+	for seq := max(1, state.FirstSeq); seq <= state.LastSeq; seq++ {
+		g.persist(fmt.Sprintf("read message %d of %s", seq, stream), func(ctx context.Context) error {
+			msg, err := handle.GetMsg(ctx, seq)
+			if err == nil {
+				all = append(all, msg.Subject+" "+string(msg.Data))
+			} else if errors.Is(err, jetstream.ErrMsgNotFound) {
+				err = nil
+			}
+			return err
+		})
 	}
 	return all
 }

@@ -27,11 +27,10 @@ import (
 // executors have ended.
 func (g *Gantry) checkNothingIsLeft() {
 	defer g.Client.Close()
-	if g.ctx.Err() != nil { // the test waited in vain: what it left is to be found all the same
-		var cancel context.CancelFunc
-		g.ctx, cancel = context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-	}
+	// The test may have waited in vain: what it left is to be found all the same.
+	var cancel context.CancelFunc
+	g.ctx, cancel = context.WithTimeout(context.Background(), patience)
+	defer cancel()
 	if err := g.Girder.Up(); err != nil {
 		g.T.Errorf("start Girder again: %v", err)
 	}
@@ -64,15 +63,20 @@ func (g *Gantry) Label() string {
 // started.
 func (g *Gantry) Installation() string {
 	g.T.Helper()
-	kv, err := g.JetStream().KeyValue(g.ctx, contracts.BucketInstallation)
-	if err != nil {
-		g.T.Fatalf("read installation's id: %v", err)
-	}
-	id, err := kv.Get(g.ctx, contracts.InstallationKey)
-	if err != nil {
-		g.T.Fatalf("read installation's id: %v", err)
-	}
-	return string(id.Value())
+	var id string
+	g.persist("read installation's id", func(ctx context.Context) error {
+		kv, err := g.JetStream().KeyValue(ctx, contracts.BucketInstallation)
+		if err != nil {
+			return err
+		}
+		entry, err := kv.Get(ctx, contracts.InstallationKey)
+		if err != nil {
+			return err
+		}
+		id = string(entry.Value())
+		return nil
+	})
+	return id
 }
 
 // stop stops all services, the executors first, and returns the highest exit
@@ -108,17 +112,28 @@ func (g *Gantry) AwaitGone(what string, left func() []string) {
 func (g *Gantry) waiting() []string {
 	var all []string
 	for _, name := range []string{contracts.StreamSubmit, contracts.StreamReady, contracts.StreamLater, contracts.StreamTransfers} {
-		stream, err := g.JetStream().Stream(g.ctx, name)
-		if err != nil {
-			g.T.Fatalf("read %s: %v", name, err)
-		}
-		info, err := stream.Info(g.ctx, jetstream.WithSubjectFilter(">"))
-		if err != nil {
-			g.T.Fatalf("read %s: %v", name, err)
-		}
-		all = slices.AppendSeq(all, maps.Keys(info.State.Subjects))
+		all = slices.AppendSeq(all, maps.Keys(g.subjects(name)))
 	}
 	return all
+}
+
+// subjects are those that a stream has messages on.
+func (g *Gantry) subjects(name string) map[string]uint64 {
+	g.T.Helper()
+	var subjects map[string]uint64
+	g.persist("list the subjects of "+name, func(ctx context.Context) error {
+		stream, err := g.JetStream().Stream(ctx, name)
+		if err != nil {
+			return err
+		}
+		info, err := stream.Info(ctx, jetstream.WithSubjectFilter(">"))
+		if err != nil {
+			return err
+		}
+		subjects = info.State.Subjects
+		return nil
+	})
+	return subjects
 }
 
 // MayLoseUploads says that a kill may have lost so many uploads: those that
@@ -172,16 +187,8 @@ func (g *Gantry) areEmpty() bool {
 
 // secrets are the keys of secrets, without those of failed jobs.
 func (g *Gantry) secrets() []string {
-	stream, err := g.JetStream().Stream(g.ctx, "KV_"+contracts.BucketSecrets)
-	if err != nil {
-		g.T.Fatalf("open bucket of secrets: %v", err)
-	}
-	info, err := stream.Info(g.ctx, jetstream.WithSubjectFilter(">"))
-	if err != nil {
-		g.T.Fatalf("list secrets: %v", err)
-	}
 	var keys []string
-	for subject := range info.State.Subjects {
+	for subject := range g.subjects("KV_" + contracts.BucketSecrets) {
 		key := strings.TrimPrefix(subject, "$KV."+contracts.BucketSecrets+".")
 		job, _, _ := strings.Cut(key, ".")
 		if !strings.HasSuffix(g.Types(contracts.JobID(job)), string(contracts.EntryFailed)) {

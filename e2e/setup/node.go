@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go/jetstream"
@@ -93,7 +94,11 @@ func (n *Node) belongTo(user *User) {
 		program, err := os.ReadFile(p.path)
 		p.user, p.path = user, filepath.Join(filepath.Dir(n.WorkRoot), "program-"+p.Name)
 		if err == nil {
+			// A process that is started meanwhile would have the file open for a
+			// moment, and a program that is open for writing does not run.
+			syscall.ForkLock.RLock()
 			err = os.WriteFile(p.path, program, 0o755)
+			syscall.ForkLock.RUnlock()
 		}
 		if err != nil {
 			t.Fatalf("give %s to user %d: %v", p.Name, user.ID, err)

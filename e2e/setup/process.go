@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -35,6 +36,9 @@ type Process struct {
 	user *User
 	// ends says that the process is one that ends by itself.
 	ends bool
+	// begins says that it is being started, and may end for a reason that
+	// whoever starts it looks for.
+	begins atomic.Bool
 	// columns are those of the terminal that it has, 0 for none.
 	columns int
 	// health is where it answers whether it is ready, empty for nowhere.
@@ -67,6 +71,7 @@ func newProcess(t testing.TB, dir, name, path string, env []string, args ...stri
 	p.env = append(p.env, env...)
 	t.Cleanup(func() {
 		p.Kill()
+		p.awaitWatched()
 		if t.Failed() {
 			p.showLog()
 		}
@@ -104,7 +109,9 @@ func (p *Process) Start() {
 		}
 		r.cmd.Stdout, r.cmd.Stderr = r.terminal.program, r.terminal.program
 	}
-	r.cmd.WaitDelay = 5 * time.Second // a child that lives on has its output too
+	// A child that lives on has its output too, which ends with neither of them;
+	// its last words may still be on their way.
+	r.cmd.WaitDelay = time.Minute
 	p.started = time.Now()
 	if err := r.cmd.Start(); err != nil {
 		p.t.Fatalf("start %s: %v", p.Name, errors.Join(err, log.Close()))
@@ -128,7 +135,7 @@ func (p *Process) watch(r *run, log *os.File) {
 		p.run = nil
 	}
 	p.mu.Unlock()
-	if !expected && !p.ends {
+	if !expected && !p.ends && !p.begins.Load() {
 		p.t.Errorf("%s ended by itself: %v", p.Name, err)
 	}
 	if err := log.Close(); err != nil {
@@ -190,11 +197,35 @@ func (p *Process) end(sig syscall.Signal) int {
 	if r == nil {
 		return -1
 	}
-	if err := r.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		p.t.Errorf("send %s to %s: %v", sig, p.Name, err)
+	// One that was paused hears of it when it goes on.
+	for _, each := range []syscall.Signal{sig, syscall.SIGCONT} {
+		if err := r.cmd.Process.Signal(each); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			p.t.Errorf("send %s to %s: %v", each, p.Name, err)
+		}
 	}
-	<-r.ended
+	select {
+	case <-r.ended:
+	case <-time.After(patience):
+		p.t.Errorf("%s was sent %s %s ago and has not ended: its log has what it does", p.Name, sig, patience)
+		_ = r.cmd.Process.Signal(syscall.SIGQUIT)
+		select {
+		case <-r.ended:
+		case <-time.After(time.Minute):
+			_ = r.cmd.Process.Kill()
+			<-r.ended
+		}
+	}
 	return r.cmd.ProcessState.ExitCode()
+}
+
+// awaitWatched returns when nobody waits for the process's end any more.
+func (p *Process) awaitWatched() {
+	p.mu.Lock()
+	last := p.last
+	p.mu.Unlock()
+	if last != nil {
+		<-last.ended
+	}
 }
 
 // Pause stops the process with SIGSTOP, as a host does that is overloaded;
@@ -300,14 +331,28 @@ func (p *Process) ready(ctx context.Context) error {
 // AwaitOutput waits until the process has printed the text since its start.
 func (p *Process) AwaitOutput(text string) {
 	p.t.Helper()
+	if err := p.awaitOutput(text); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *Process) awaitOutput(text string) error {
 	p.mu.Lock()
-	r := p.run
+	r := p.last
 	p.mu.Unlock()
 	if r == nil {
-		p.t.Fatalf("%s does not run", p.Name)
+		return fmt.Errorf("%s was not started", p.Name)
 	}
-	if !r.output.await(text) {
-		p.t.Fatalf("%s ended before it printed %q", p.Name, text)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	found := r.output.await(ctx, text)
+	switch {
+	case found:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s has not printed %q in %s", p.Name, text, patience)
+	default:
+		return fmt.Errorf("%s ended before it printed %q", p.Name, text)
 	}
 }
 
@@ -363,8 +408,8 @@ func (o *output) notify() {
 	o.changed = make(chan struct{})
 }
 
-// await reports whether the text came before the end.
-func (o *output) await(text string) bool {
+// await reports whether the text came before the end, and in time.
+func (o *output) await(ctx context.Context, text string) bool {
 	for {
 		o.mu.Lock()
 		found, closed, changed := bytes.Contains(o.text.Bytes(), []byte(text)), o.closed, o.changed
@@ -372,7 +417,11 @@ func (o *output) await(text string) bool {
 		if found || closed {
 			return found
 		}
-		<-changed
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
 	}
 }
 

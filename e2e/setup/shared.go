@@ -15,7 +15,7 @@ import (
 // the checks that [Start] promises.
 type Shared struct {
 	Config Config
-	// Patience bounds everything that one test waits for; four minutes if 0.
+	// Patience bounds everything that one test waits for; ten minutes if 0.
 	Patience time.Duration
 
 	once   sync.Once

@@ -13,7 +13,7 @@ const disk = 64 * mebibyte
 
 func startOnDisk(t *testing.T, env map[string]string) *setup.Gantry {
 	t.Helper()
-	return setup.Start(t, setup.Config{Nodes: []setup.NodeConfig{{Disk: disk}}, Env: env})
+	return start(t, setup.Config{Nodes: []setup.NodeConfig{{Disk: disk}}, Env: env})
 }
 
 // TestAnInputThatIsLargerThanTheDiskIsRefusedAtOnce: before its first byte, with

@@ -17,7 +17,7 @@ import (
 func TestFilesBehindARedirectComeWholeAndWithoutTheToken(t *testing.T) {
 	t.Parallel()
 	const size, cut = 16 * mebibyte, 5 * mebibyte
-	g := setup.Start(t, setup.Config{Girder: girdersim.Options{ObjectStore: &girdersim.ObjectStore{}}})
+	g := start(t, setup.Config{Girder: girdersim.Options{ObjectStore: &girdersim.ObjectStore{}}})
 	file, sum := addFile(g, "elsewhere", size), sumOf(t, "elsewhere", size)
 	var broken atomic.Int32
 	g.Girder.SetFault(func(r *http.Request) *girdersim.Fault {
@@ -46,7 +46,7 @@ func TestFilesBehindARedirectComeWholeAndWithoutTheToken(t *testing.T) {
 			t.Errorf("the object store answered %+v", r)
 		}
 	}
-	if ranged != 2 || sent >= 2*size+cut {
+	if ranged < 2 || sent >= 2*size+cut {
 		t.Errorf("%d bytes were sent for %d, and %d requests went on where one was broken off", sent, 2*size, ranged)
 	}
 }

@@ -20,7 +20,7 @@ func TestAFolderIsNotMovedTwice(t *testing.T) {
 	t.Parallel()
 	// So many downloads and uploads of one step are under way at a time, at most.
 	const files, downloads, uploads = 400, 32, 8
-	g := setup.Start(t, setup.Config{})
+	g := start(t, setup.Config{})
 	g.MayLoseUploads(uploads)
 	top, into := newFolder(g, g.Girder.Folder.ID, "many"), newFolder(g, g.Girder.Folder.ID, "results")
 	want := map[string]string{}

@@ -14,7 +14,7 @@ import (
 // nothing. The gate sees to it that neither is complete when the kill comes.
 func TestABigFileIsNotMovedTwice(t *testing.T) {
 	t.Parallel()
-	g := setup.Start(t, setup.Config{Gate: true})
+	g := start(t, setup.Config{Gate: true})
 	file, result := addFile(g, "big.tif", gibibyte), g.Girder.Item("result")
 	task := g.Shell(`stat -c %s "$1"`, &contracts.GirderFile{ID: file.ID, Filename: "big.tif"})
 	task.Outputs = []contracts.Output{setup.UploadTo(result, "big.tif")}

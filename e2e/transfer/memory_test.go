@@ -18,7 +18,7 @@ import (
 // has for a file of 1 GiB [TestABigFileIsNotMovedTwice] looks at.
 func TestMemoryIsBoundedWhateverIsMoved(t *testing.T) {
 	t.Parallel()
-	g := setup.Start(t, setup.Config{Slots: 8})
+	g := start(t, setup.Config{Slots: 8})
 	ends := []func(){bigFile(t, g), manySmallFilesIn(t, g), manySmallFilesOut(t, g)}
 	for i := range 5 {
 		ends = append(ends, several(t, g, fmt.Sprintf("task %d", i)))

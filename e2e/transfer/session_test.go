@@ -45,7 +45,7 @@ func startPrivate(t *testing.T) *private {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.Gantry = setup.Start(t, setup.Config{
+	p.Gantry = start(t, setup.Config{
 		Girder: girdersim.Options{TLS: &girdersim.TLS{Certificate: tls, ClientAuthorities: authority.Pool()}},
 		Env:    map[string]string{"GANTRY_SESSION_FILES": p.allowed},
 	})

@@ -9,14 +9,26 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/e2e/setup"
 	"github.com/gantry-worker/gantry/tools/girder-sim/girdersim"
 )
 
+// patience bounds everything that one test waits for: it is no measurement, and a
+// disk may be slow.
+const patience = 15 * time.Minute
+
 // shared is the Gantry of all tests that need none of their own.
-var shared = setup.Shared{Config: setup.Config{Slots: 4, Env: allowBind()}}
+var shared = setup.Shared{Config: setup.Config{Slots: 4, Env: allowBind()}, Patience: patience}
+
+// start starts a Gantry of the test's own.
+func start(t *testing.T, cfg setup.Config) *setup.Gantry {
+	t.Helper()
+	cfg.Patience = patience
+	return setup.Start(t, cfg)
+}
 
 func TestMain(m *testing.M) { os.Exit(setup.Main(m, &shared)) }
 

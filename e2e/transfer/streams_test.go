@@ -102,7 +102,7 @@ type flowing struct {
 
 func startWithFolder(t *testing.T) *flowing {
 	t.Helper()
-	return &flowing{setup.Start(t, setup.Config{Gate: true, Env: allowBind()}), hostFolder(t)}
+	return &flowing{start(t, setup.Config{Gate: true, Env: allowBind()}), hostFolder(t)}
 }
 
 // submitAgain submits a task that is run again soon, with the folder at /data.

@@ -112,7 +112,7 @@ func (w *Workload) wrongLife(j *job, life []*contracts.Entry) []string {
 }
 
 // eventTime is how long the word of an engine may take on a busy machine.
-const eventTime = 20 * time.Second
+const eventTime = 2 * time.Minute
 
 // started are the containers of a job on all engines, known to have the given
 // one among them if it ever ran.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/e2e/setup"
@@ -68,8 +69,9 @@ func (w *Workload) canceled(j *job) {
 	j.task = w.g.Shell(`trap 'echo told to stop; exit 0' TERM; echo ready; while :; do sleep 1000 & wait $!; done`)
 	j.stdout = []byte("ready\ntold to stop\n")
 	j.end, j.statuses = contracts.EntryCanceled, []string{"RUNNING", "CANCELED"}
+	grace := contracts.Duration(time.Minute) // it says its last words, however late
 	j.cancel = func(ctx context.Context) error {
-		return w.g.Revoke(ctx, contracts.Revoke{Job: j.task.ID, Terminate: true})
+		return w.g.Revoke(ctx, contracts.Revoke{Job: j.task.ID, Terminate: true, Grace: &grace})
 	}
 	if w.random.IntN(2) == 0 {
 		return
