@@ -56,7 +56,7 @@ clean: ## remove what make built
 .PHONY: fetch
 fetch: ## fetch the modules that build and test need
 	@go list -deps -test $(PACKAGES) ./e2e/... >/dev/null
-	@for module in $(MODULES); do GOWORK=off go list -C $$module -deps ./... >/dev/null; done
+	@for module in $(filter-out tools/lint,$(MODULES)); do GOWORK=off go list -C $$module -deps ./... >/dev/null; done
 	@GOWORK=off go list -C tools/lint -deps github.com/nats-io/nats-server/v2 honnef.co/go/tools/cmd/staticcheck github.com/OpenPeeDeeP/depguard/v2/cmd/depguard >/dev/null
 
 ## ---- check

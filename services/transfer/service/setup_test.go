@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/go-json-experiment/json"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/bus"

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/gantry-worker/gantry/contracts/client/leaktest"
-
 	"github.com/gantry-worker/gantry/services/internal/girder"
 )
 

@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/rs/zerolog"
 
+	"github.com/gantry-worker/gantry/contracts/client/leaktest"
 	"github.com/gantry-worker/gantry/contracts/client/testport"
 	"github.com/gantry-worker/gantry/services/internal/fifo"
 	"github.com/gantry-worker/gantry/services/internal/girder"
