@@ -43,9 +43,7 @@ func output(v volume.Volume, rel string) (string, error) {
 func TestOpenOutput(t *testing.T) {
 	t.Parallel()
 	v := setup(t)
-	if err := v.MkdirAll("out/deep"); err != nil {
-		t.Fatal(err)
-	}
+	mkdir(t, v, "out/deep")
 	write(t, filepath.Join(v.Host, "out/deep/file"))
 	for rel, want := range map[string]string{"out/deep/file": "data", "./out/../out/deep//file": "data", "out/deep": "file", ".": "out"} {
 		if got, err := output(v, rel); err != nil || got != want {
@@ -67,9 +65,7 @@ func TestOpenOutputFollowsNoSymlink(t *testing.T) {
 	v := setup(t)
 	secret := filepath.Join(t.TempDir(), "secret")
 	write(t, secret)
-	if err := v.MkdirAll("folder"); err != nil {
-		t.Fatal(err)
-	}
+	mkdir(t, v, "folder")
 	write(t, filepath.Join(v.Host, "folder/real"))
 	for name, target := range map[string]string{
 		"etc": "/etc", "out": secret, "outdir": filepath.Dir(secret), "folder/shadow": "/etc/shadow", "up": "../..",
@@ -164,9 +160,7 @@ func TestOpenOutputWhileItIsExchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(rel string) string { return filepath.Join(v.Host, rel) }
-	if err := v.MkdirAll("out"); err != nil {
-		t.Fatal(err)
-	}
+	mkdir(t, v, "out")
 	write(t, at("out/a"))
 	for link, target := range map[string]string{"linkdir": outside, "out/link": filepath.Join(outside, "a")} {
 		if err := os.Symlink(target, at(link)); err != nil {

@@ -46,18 +46,12 @@ func tree(t *testing.T) volume.Volume {
 	if err := errors.Join(os.Chmod(filepath.Dir(parent), 0o755), os.Chmod(parent, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	v, err := volume.Make(parent, "/mnt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := v.MkdirAll("closed/deep/er"); err != nil {
-		t.Fatal(err)
-	}
-	if err := v.MkdirAll("read-only/deep"); err != nil {
-		t.Fatal(err)
-	}
+	v := volume.Volume{Host: filepath.Join(parent, "volume")}
+	mkdir(t, v, "closed/deep/er")
+	mkdir(t, v, "read-only/deep")
 	write(t, filepath.Join(v.Host, "closed/deep/file"))
 	write(t, filepath.Join(v.Host, "read-only/deep/file"))
+	var err error
 	if os.Geteuid() == 0 {
 		err = filepath.WalkDir(v.Host, func(path string, _ fs.DirEntry, err error) error {
 			return errors.Join(err, os.Lchown(path, nobody, nobody))
@@ -131,9 +125,7 @@ func TestRemoveBelowWhatStays(t *testing.T) {
 		t.Fatal(err)
 	}
 	at := func(rel string) string { return filepath.Join(v.Host, rel) }
-	if err := v.MkdirAll("sticky/foreign"); err != nil {
-		t.Fatal(err)
-	}
+	mkdir(t, v, "sticky/foreign")
 	write(t, at("sticky/foreign/ours"))
 	write(t, at("sticky/file"))
 	err := errors.Join(os.Chmod(at("sticky"), 0o777|fs.ModeSticky), os.Lchown(at("sticky/foreign/ours"), nobody, nobody))

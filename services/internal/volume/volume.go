@@ -1,5 +1,5 @@
-// Package volume makes and removes the temporary volumes of an attempt: folders
-// of the host that are mounted into its container.
+// Package volume is about the volumes of an attempt: folders of the host that
+// are mounted into its container.
 //
 // What a container leaves in a volume is not to be trusted. Paths on a volume
 // are relative and stay inside it by their text alone (Clean), files are touched
@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path"
-	"path/filepath"
 	"strings"
 )
 
@@ -26,36 +25,12 @@ var (
 	ErrSymlink = errors.New("symbolic link")
 )
 
-// mode of a volume and its folders: any user of a container can write, and what
-// is made there keeps the folder's group.
-const mode = 0o777 | fs.ModeSetgid
-
 // Volume is a folder of the host and the place where the container sees it. It
 // is plain data: an executor that adopts an attempt fills it from what the other
 // one stored.
 type Volume struct {
 	Host      string // absolute
 	Container string // absolute
-}
-
-// Make makes a new folder of a random name in parent, which has to exist, to be
-// mounted at containerPath. Every user may write there, whatever the umask is.
-func Make(parent, containerPath string) (Volume, error) {
-	parent, err := filepath.Abs(parent)
-	if err != nil {
-		return Volume{}, fmt.Errorf("make volume in %s: %w", parent, err)
-	}
-	if !path.IsAbs(containerPath) {
-		return Volume{}, fmt.Errorf("make volume: container path %q is not absolute", containerPath)
-	}
-	dir, err := os.MkdirTemp(parent, "volume-")
-	if err != nil {
-		return Volume{}, fmt.Errorf("make volume: %w", err)
-	}
-	if err := os.Chmod(dir, mode); err != nil {
-		return Volume{}, errors.Join(fmt.Errorf("make volume: %w", err), os.Remove(dir))
-	}
-	return Volume{Host: dir, Container: path.Clean(containerPath)}, nil
 }
 
 // Clean returns a path on a volume in its shortest form, or an error (ErrPath)
@@ -89,15 +64,6 @@ func Clean(rel string) (string, error) {
 	return path.Clean(rel), nil
 }
 
-// HostPath returns where a path on the volume is on the host.
-func (v Volume) HostPath(rel string) (string, error) {
-	clean, err := Clean(rel)
-	if err != nil {
-		return "", err
-	}
-	return filepath.Join(v.Host, filepath.FromSlash(clean)), nil
-}
-
 // ContainerPath returns where a path on the volume is inside the container.
 func (v Volume) ContainerPath(rel string) (string, error) {
 	clean, err := Clean(rel)
@@ -105,30 +71,6 @@ func (v Volume) ContainerPath(rel string) (string, error) {
 		return "", err
 	}
 	return path.Join(v.Container, clean), nil
-}
-
-// MkdirAll makes a folder on the volume and those above it, writable for every
-// user like the volume.
-func (v Volume) MkdirAll(rel string) error {
-	return v.Within(rel, func(root *os.Root, clean string) error {
-		made := "."
-		for name := range strings.SplitSeq(clean, "/") {
-			made = path.Join(made, name)
-			err := root.Mkdir(made, 0o777)
-			if errors.Is(err, fs.ErrExist) {
-				if info, statErr := root.Lstat(made); statErr == nil && info.IsDir() {
-					continue
-				}
-			}
-			if err != nil {
-				return err
-			}
-			if err := root.Chmod(made, mode); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // Within calls f with the volume's folder and the cleaned path, after a look

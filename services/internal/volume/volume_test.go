@@ -7,7 +7,6 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/gantry-worker/gantry/services/internal/volume"
@@ -15,42 +14,17 @@ import (
 
 func setup(t *testing.T) volume.Volume {
 	t.Helper()
-	v, err := volume.Make(t.TempDir(), "/mnt/data")
-	if err != nil {
-		t.Fatal(err)
-	}
+	v := volume.Volume{Host: filepath.Join(t.TempDir(), "volume"), Container: "/mnt/data"}
+	mkdir(t, v, ".")
 	return v
 }
 
-func TestMakeIsWritableWhateverTheUmask(t *testing.T) {
-	// Not parallel: the umask belongs to the whole process.
-	old := syscall.Umask(0o077)
-	defer syscall.Umask(old)
-	v := setup(t)
-	if err := v.MkdirAll("a/b"); err != nil {
+// mkdir makes a folder that is everybody's, as a container of any user may.
+func mkdir(t *testing.T, v volume.Volume, rel string) {
+	t.Helper()
+	dir := filepath.Join(v.Host, rel)
+	if err := errors.Join(os.MkdirAll(dir, 0o777), os.Chmod(dir, 0o777)); err != nil {
 		t.Fatal(err)
-	}
-	for _, dir := range []string{".", "a", "a/b"} {
-		info, err := os.Stat(filepath.Join(v.Host, dir))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if info.Mode().Perm() != 0o777 || info.Mode()&fs.ModeSetgid == 0 {
-			t.Errorf("%s has mode %v", dir, info.Mode())
-		}
-	}
-	if err := v.MkdirAll("a/b"); err != nil {
-		t.Errorf("made again: %v", err)
-	}
-}
-
-func TestMakeRefuses(t *testing.T) {
-	t.Parallel()
-	if _, err := volume.Make(t.TempDir(), "mnt"); err == nil {
-		t.Error("took a relative container path")
-	}
-	if _, err := volume.Make(filepath.Join(t.TempDir(), "absent"), "/mnt"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("absent parent: %v", err)
 	}
 }
 
@@ -87,7 +61,7 @@ func FuzzClean(f *testing.F) {
 		if !filepath.IsLocal(clean) || path.Clean(clean) != clean {
 			t.Errorf("Clean(%q) = %q", rel, clean)
 		}
-		v := volume.Volume{Host: "/host/v", Container: "/mnt/v"}
+		v := volume.Volume{Container: "/mnt/v"}
 		inside, err := v.ContainerPath(rel)
 		if err != nil {
 			t.Fatal(err)
@@ -98,36 +72,31 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-func TestPaths(t *testing.T) {
+func TestContainerPath(t *testing.T) {
 	t.Parallel()
-	v := volume.Volume{Host: "/host/v", Container: "/mnt/v"}
-	if got, err := v.HostPath("out/r.csv"); err != nil || got != "/host/v/out/r.csv" {
-		t.Errorf("host path %q, %v", got, err)
-	}
+	v := volume.Volume{Container: "/mnt/v"}
 	if got, err := v.ContainerPath("out/r.csv"); err != nil || got != "/mnt/v/out/r.csv" {
 		t.Errorf("container path %q, %v", got, err)
 	}
-	for name, f := range map[string]func(string) (string, error){"host": v.HostPath, "container": v.ContainerPath} {
-		if _, err := f("../x"); !errors.Is(err, volume.ErrPath) {
-			t.Errorf("%s path of ../x: %v", name, err)
-		}
+	if _, err := v.ContainerPath("../x"); !errors.Is(err, volume.ErrPath) {
+		t.Errorf("container path of ../x: %v", err)
 	}
 }
 
-func TestMkdirAllFollowsNoSymlink(t *testing.T) {
+func TestWithinFollowsNoSymlink(t *testing.T) {
 	t.Parallel()
 	v := setup(t)
-	elsewhere := t.TempDir()
-	for name, target := range map[string]string{"outside": elsewhere, "inside": ".", "dangling": "nowhere"} {
+	for name, target := range map[string]string{"outside": t.TempDir(), "inside": ".", "dangling": "nowhere"} {
 		if err := os.Symlink(target, filepath.Join(v.Host, name)); err != nil {
 			t.Fatal(err)
 		}
-		if err := v.MkdirAll(name + "/new"); !errors.Is(err, volume.ErrSymlink) {
-			t.Errorf("mkdir over a link %s: %v", name, err)
+		err := v.Within(name+"/new", func(*os.Root, string) error {
+			t.Errorf("went over a link %s", name)
+			return nil
+		})
+		if !errors.Is(err, volume.ErrSymlink) {
+			t.Errorf("over a link %s: %v", name, err)
 		}
-	}
-	if entries, err := os.ReadDir(elsewhere); err != nil || len(entries) > 0 {
-		t.Errorf("made %v, %v", entries, err)
 	}
 }
 
@@ -136,9 +105,7 @@ func TestRemove(t *testing.T) {
 	v := setup(t)
 	kept := filepath.Join(t.TempDir(), "kept")
 	write(t, kept)
-	if err := v.MkdirAll("locked/deep"); err != nil {
-		t.Fatal(err)
-	}
+	mkdir(t, v, "locked/deep")
 	write(t, filepath.Join(v.Host, "locked/deep/file"))
 	for name, target := range map[string]string{"link": kept, "linkdir": filepath.Dir(kept)} {
 		if err := os.Symlink(target, filepath.Join(v.Host, "locked", name)); err != nil {
