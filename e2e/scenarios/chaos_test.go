@@ -30,6 +30,9 @@ func TestKilledAgainAndAgain(t *testing.T) {
 			if name != natsServer {
 				process = c.g.Services[name]
 			}
+			if name == setup.Transfer {
+				c.g.MayLoseUploads(c.breaks)
+			}
 			c.during(process.Restart)
 			// The last words of a task may die with the executor that has read them,
 			// or with the server that says it has them.

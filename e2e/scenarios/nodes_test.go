@@ -32,6 +32,7 @@ func TestTwoNodes(t *testing.T) {
 
 			c.breaks, c.tasks = (c.breaks+4)/5, (c.tasks+1)/2
 			c.shortest, c.longest = time.Second, 3*time.Second
+			c.g.MayLoseUploads(c.breaks)
 			c.during(func() {
 				node := c.g.Nodes[c.random.IntN(2)]
 				if c.random.IntN(2) == 0 {
