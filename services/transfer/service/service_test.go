@@ -144,21 +144,6 @@ func TestSilentGirderIsInfrastructure(t *testing.T) {
 	}
 }
 
-func TestGirderComesBack(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	b.serve()
-	step := b.stageIn("in-0", b.file("in.tif", "pixels"))
-	b.sim.Down()
-	b.ask(step)
-	if err := b.sim.Up(); err != nil {
-		t.Fatal(err)
-	}
-	if b.await(step); b.result(step).Outcome != contracts.StepDone {
-		t.Fatalf("%+v", b.result(step))
-	}
-}
-
 // holdChunks lets uploads begin and their chunks wait.
 func (b *bench) holdChunks() (release func()) {
 	hang := make(chan struct{})

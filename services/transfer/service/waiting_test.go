@@ -124,7 +124,7 @@ func TestAStepSaysWhatItWaitsFor(t *testing.T) {
 	}
 }
 
-// TestAStepSaysThatNobodyAnswers while Girder is away.
+// TestAStepSaysThatNobodyAnswers while Girder is away, and is done when it is back.
 func TestAStepSaysThatNobodyAnswers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
