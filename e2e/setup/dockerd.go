@@ -45,7 +45,8 @@ func StartDockerd(t testing.TB, flags ...string) *Dockerd {
 		"--data-root", filepath.Join(dir, "data"), "--exec-root", filepath.Join(dir, "exec"),
 		"--host", d.Host, "--pidfile", filepath.Join(dir, "docker.pid"),
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-masq=false")
-	d.Process = newProcess(t, dir, "dockerd", path, nil, flags...)
+	// Keeps an engine before 23 from locking up: deploy/ensure-docker.sh.
+	d.Process = newProcess(t, dir, "dockerd", path, []string{"GOMAXPROCS=1"}, flags...)
 	d.isolated = true
 	t.Cleanup(func() { d.Stop() }) // its containerd ends with it
 	d.Start()
