@@ -24,6 +24,13 @@ type File struct {
 	Updated  string `json:"updated"`
 }
 
+// SameContents compares with a later document of the same file: new contents are
+// a new time of creation to Girder, and a new name or new metadata are not.
+func (f File) SameContents(now File) bool {
+	same := now.Created == f.Created && now.SHA512 == f.SHA512 && (now.Size == nil) == (f.Size == nil)
+	return same && (now.Size == nil || *now.Size == *f.Size)
+}
+
 // GetFile reads a file's document.
 func (c *Client) GetFile(ctx context.Context, id FileID) (File, error) {
 	if err := checkID("file", string(id)); err != nil {

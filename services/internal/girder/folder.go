@@ -2,7 +2,6 @@ package girder
 
 import (
 	"context"
-	"encoding/json"
 	"iter"
 	"net/http"
 	"net/url"
@@ -11,21 +10,19 @@ import (
 
 // Item is Girder's document of an item, which has no, one or many files.
 type Item struct {
-	ID       ItemID          `json:"_id"`
-	Name     string          `json:"name"`
-	FolderID FolderID        `json:"folderId"`
-	Size     int64           `json:"size"`
-	Created  string          `json:"created"`
-	Meta     json.RawMessage `json:"meta"`
+	ID       ItemID   `json:"_id"`
+	Name     string   `json:"name"`
+	FolderID FolderID `json:"folderId"`
+	Size     int64    `json:"size"`
+	Created  string   `json:"created"`
 }
 
 // Folder is Girder's document of a folder.
 type Folder struct {
-	ID         FolderID        `json:"_id"`
-	Name       string          `json:"name"`
-	ParentID   string          `json:"parentId"`
-	ParentType string          `json:"parentCollection"`
-	Meta       json.RawMessage `json:"meta"`
+	ID         FolderID `json:"_id"`
+	Name       string   `json:"name"`
+	ParentID   string   `json:"parentId"`
+	ParentType string   `json:"parentCollection"`
 }
 
 // GetItem reads an item's document.

@@ -24,22 +24,31 @@ import (
 const openMode = 0o644
 
 // fetch fills the temporary file, makes it durable unless it is one of many, and
-// returns what it is then. leave lets others have the file, and is called here
-// when they can.
-func (s *staging) fetch(ctx context.Context, folder *os.Root, partial *Partial, doc girder.File, leave func()) (Local, error) {
+// returns what it is then, with the document of the contents that it has. leave
+// lets others have the file, and is called here when they can.
+func (s *staging) fetch(ctx context.Context, folder *os.Root, partial *Partial, doc girder.File, leave func()) (girder.File, Local, error) {
 	file, err := folder.OpenFile(filepath.Base(string(partial.Temporary)), os.O_CREATE|os.O_RDWR|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, openMode)
 	if err != nil {
-		return Local{}, onPlace(filepath.Dir(string(partial.Path)), err)
+		return doc, Local{}, onPlace(filepath.Dir(string(partial.Path)), err)
 	}
-	d := &download{staging: s, doc: doc, file: file, total: -1}
+	d := &download{staging: s, partial: partial, file: file}
+	d.expects(doc)
+	local, err := d.run(ctx, leave)
+	return d.doc, local, errors.Join(err, onVolume(doc.Name, file.Close()))
+}
+
+// expects takes a document for that of the bytes that come next.
+func (d *download) expects(doc girder.File) {
+	d.doc, d.total, d.sum = doc, -1, nil
 	if doc.Size != nil {
 		d.total = *doc.Size
 	}
-	local, err := d.run(ctx, partial, leave)
-	return local, errors.Join(err, onVolume(doc.Name, file.Close()))
+	if doc.SHA512 != "" {
+		d.sum = sha512.New()
+	}
 }
 
-func (d *download) run(ctx context.Context, partial *Partial, leave func()) (Local, error) {
+func (d *download) run(ctx context.Context, leave func()) (Local, error) {
 	info, err := d.file.Stat()
 	switch {
 	case err == nil && !info.Mode().IsRegular():
@@ -59,7 +68,7 @@ func (d *download) run(ctx context.Context, partial *Partial, leave func()) (Loc
 			return Local{}, onVolume(d.doc.Name, err)
 		}
 	}
-	return d.whole(*partial)
+	return d.whole(*d.partial)
 }
 
 // longWait is from which wait before the next try on others may try to fetch the
@@ -71,9 +80,6 @@ const longWait = 2 * time.Second
 func (d *download) fill(ctx context.Context, leave func()) error {
 	if whole, err := d.copyHere(ctx, leave); whole || err != nil {
 		return err
-	}
-	if d.doc.SHA512 != "" {
-		d.sum = sha512.New()
 	}
 	err := d.recover()
 	if err == nil {
@@ -96,14 +102,16 @@ func (d *download) fill(ctx context.Context, leave func()) error {
 // download is the state of one file on its way to disk.
 type download struct {
 	*staging
-	doc   girder.File
-	file  *os.File
-	sum   hash.Hash // nil where there is nothing to compare with
-	had   int64     // when it was opened
-	have  int64
-	total int64 // -1: not known
-	asked int64 // of what we have, the disk was asked to take so much
-	fails int   // server errors for a file whose name may be why
+	partial *Partial
+	doc     girder.File
+	file    *os.File
+	sum     hash.Hash // nil where there is nothing to compare with
+	had     int64     // when it was opened
+	have    int64
+	total   int64 // -1: not known
+	asked   int64 // of what we have, the disk was asked to take so much
+	fails   int   // server errors for a file whose name may be why
+	resumed bool  // some bytes came in another answer than those before
 
 	doubts int // times that the bytes were not those of the file
 }
@@ -214,8 +222,9 @@ func (d *download) whole(partial Partial) (Local, error) {
 // and reports whether there were any.
 func (d *download) more(ctx context.Context) (bool, error) {
 	if d.have == d.total {
-		return false, d.doubt(d.check())
+		return false, d.verify(ctx)
 	}
+	d.resumed = d.resumed || d.have > 0
 	body, err := d.Source.DownloadFile(ctx, d.doc.ID, d.have)
 	if err != nil {
 		return false, d.nameToBlame(err)
@@ -239,7 +248,7 @@ func (d *download) more(ctx context.Context) (bool, error) {
 		// The connection ended as if all were there: as good as broken.
 		err = d.broken(fmt.Errorf("%w: %d of %d", ErrIncomplete, d.have, d.total))
 	case err == nil:
-		return true, d.doubt(d.check())
+		return true, d.verify(ctx)
 	}
 	return d.have > before, err
 }
@@ -273,7 +282,7 @@ func (d *download) doubt(err error) error {
 
 // empty begins the file anew.
 func (d *download) empty() error {
-	d.had, d.have, d.asked = 0, 0, 0
+	d.had, d.have, d.asked, d.resumed = 0, 0, 0, false
 	if d.sum != nil {
 		d.sum.Reset()
 	}
@@ -296,8 +305,39 @@ func (d *download) nameToBlame(err error) error {
 	return fmt.Errorf("%w (%s)", ErrUnservable, refusal.Error())
 }
 
+// verify makes sure that all bytes are those of one state of the file. Without a
+// checksum only its document tells whether it got other contents between two answers.
+func (d *download) verify(ctx context.Context) error {
+	if d.sum != nil {
+		return d.doubt(d.check())
+	}
+	if !d.resumed {
+		return nil
+	}
+	now, err := d.Source.GetFile(ctx, d.doc.ID)
+	if err != nil || d.doc.SameContents(now) {
+		return err
+	}
+	return d.replaced(now)
+}
+
+// replaced begins the download of the contents that the file has now. They are
+// noted when nothing of those before is on disk: a later process would go on with it.
+func (d *download) replaced(now girder.File) error {
+	d.expects(now)
+	again := d.doubt(ErrReplaced)
+	if !girder.IsTemporary(again) { // there have been enough of them, or the disk is full
+		return again
+	}
+	d.partial.Created, d.partial.Updated, d.partial.SHA512 = now.Created, now.Updated, now.SHA512
+	if err := d.note(Note{Partial: d.partial}); err != nil {
+		return err
+	}
+	return again
+}
+
 func (d *download) check() error {
-	if d.sum == nil || strings.EqualFold(hex.EncodeToString(d.sum.Sum(nil)), d.doc.SHA512) {
+	if strings.EqualFold(hex.EncodeToString(d.sum.Sum(nil)), d.doc.SHA512) {
 		return nil
 	}
 	return ErrChecksum

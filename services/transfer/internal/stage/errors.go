@@ -29,6 +29,8 @@ var (
 	ErrIncomplete = errors.New("the bytes that Girder sends are not the whole file")
 	// ErrChecksum means that the bytes are not those that Girder has the checksum of.
 	ErrChecksum = errors.New("the bytes that Girder sends do not match its checksum")
+	// ErrReplaced means that the file in Girder got other contents while it was fetched, again and again.
+	ErrReplaced = errors.New("the file in Girder changed while it was fetched")
 	// ErrOtherBytes means that Girder has other bytes of an upload than were sent, again and again.
 	ErrOtherBytes = errors.New("girder has other bytes than were sent")
 	// ErrDenied means that this process may not read an output, or write where a file should go.

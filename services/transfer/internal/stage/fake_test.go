@@ -125,6 +125,14 @@ func (f *fakeGirder) GetFile(_ context.Context, id girder.FileID) (girder.File, 
 				return nil
 			}
 		}
+		for _, in := range f.tree.filesOf {
+			for _, file := range in {
+				if file.ID == id {
+					doc = file
+					return nil
+				}
+			}
+		}
 		if id != f.doc.ID {
 			return &girder.Error{Status: 400, Message: "Invalid file id (" + string(id) + ")."}
 		}

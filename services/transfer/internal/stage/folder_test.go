@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -163,10 +164,13 @@ func TestStageOutOfWhatChanges(t *testing.T) {
 			change func(path string) error
 			want   error
 		}{
-			"other bytes": {func(path string) error { return os.WriteFile(path, []byte("9876543210"), 0o600) }, ErrChanged},
-			"shorter":     {func(path string) error { return os.Truncate(path, 5) }, ErrChanged},
-			"longer":      {func(path string) error { return os.Truncate(path, 50) }, ErrChanged},
-			"gone":        {os.Remove, ErrVanished},
+			"other bytes": {func(path string) error {
+				later := time.Now().Add(time.Hour) // that of the change itself may be too coarse to tell
+				return errors.Join(os.WriteFile(path, []byte("9876543210"), 0o600), os.Chtimes(path, later, later))
+			}, ErrChanged},
+			"shorter": {func(path string) error { return os.Truncate(path, 5) }, ErrChanged},
+			"longer":  {func(path string) error { return os.Truncate(path, 50) }, ErrChanged},
+			"gone":    {os.Remove, ErrVanished},
 			"another": {func(path string) error {
 				return errors.Join(os.Rename(path, path+"2"), os.WriteFile(path, []byte("0123456789"), 0o600))
 			}, ErrChanged},

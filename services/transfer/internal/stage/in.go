@@ -220,7 +220,7 @@ func (s *staging) file(ctx context.Context, in *near, path string, doc girder.Fi
 		return 0, s.ended(ctx, string(partial.Temporary), err)
 	}
 	defer leave()
-	local, err := s.fetch(ctx, folder, partial, doc, leave)
+	doc, local, err := s.fetch(ctx, folder, partial, doc, leave)
 	if err == nil {
 		err = onPlace(path, place(folder, filepath.Base(string(partial.Temporary)), filepath.Base(path), !s.many))
 	}

@@ -122,11 +122,9 @@ func (f *File) feed(ctx context.Context, pipe *fifo.Writer, moved Moved) error {
 	return pipe.Opened(ctx)
 }
 
-// unchanged compares with a later document: new contents are a new time of
-// creation to Girder, and a new name or new metadata are not.
+// unchanged compares with a later document.
 func (f *File) unchanged(now girder.File) error {
-	same := now.Created == f.doc.Created && now.SHA512 == f.doc.SHA512 && (now.Size == nil) == (f.doc.Size == nil)
-	if !same || now.Size != nil && *now.Size != *f.doc.Size {
+	if !f.doc.SameContents(now) {
 		return ErrChanged
 	}
 	return nil
