@@ -186,8 +186,13 @@ const openTimeout = 5 * time.Second
 // stream sequence from, until the context ends. It survives reconnects and restarts of the
 // server without gap or repeat; only a missing stream is an error.
 func (c *Client) Messages(ctx context.Context, stream string, from uint64, subjects ...string) iter.Seq2[jetstream.Msg, error] {
+	return c.MessagesBehind(ctx, stream, Position{Seq: max(from, 1) - 1}, subjects...)
+}
+
+// MessagesBehind is [Client.Messages] for what comes behind a position.
+func (c *Client) MessagesBehind(ctx context.Context, stream string, at Position, subjects ...string) iter.Seq2[jetstream.Msg, error] {
 	return func(yield func(jetstream.Msg, error) bool) {
-		at := position{seq: max(from, 1) - 1}
+		at := at // where an iteration begins is the same for each
 		for ctx.Err() == nil {
 			start := time.Now()
 			err := c.read(ctx, stream, subjects, &at, func(msg jetstream.Msg) bool { return yield(msg, nil) })
@@ -210,39 +215,42 @@ func (c *Client) Messages(ctx context.Context, stream string, from uint64, subje
 	}
 }
 
-// position is the last message that was read of a stream.
-type position struct {
-	seq  uint64
-	time time.Time // zero before the first message
+// Position is how far a stream was read. A server that crashed, or was given an
+// older copy of its data, may have lost the last messages of a stream, and then
+// uses their sequences again: only with their time are the new ones known.
+type Position struct {
+	Seq  uint64    // of the last message
+	Time time.Time // the latest of all; zero before the first message
 }
 
-// config says what to read behind a position. The server may lose the last
-// messages of the stream of logs when it crashes, and then uses their sequences
-// again: there it begins with the position's time.
-func (p position) config(stream string, subjects []string) jetstream.ConsumerConfig {
-	config := jetstream.ConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: p.seq + 1}
-	if stream == contracts.StreamLive && !p.time.IsZero() {
-		config.DeliverPolicy, config.OptStartSeq, config.OptStartTime = jetstream.DeliverByStartTimePolicy, 0, &p.time
+// Behind says for [Client.OpenReader] what to read behind a position.
+func (p Position) Behind(subjects ...string) jetstream.ConsumerConfig {
+	config := jetstream.ConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: p.Seq + 1}
+	if !p.Time.IsZero() {
+		config.OptStartTime = &p.Time
 	}
 	return config
 }
 
-// pass moves the position on to a message, or reports false for one that was
+// Pass moves the position on to a message, or reports false for one that was
 // read before.
-func (p *position) pass(meta *jetstream.MsgMetadata) bool {
-	if meta.Sequence.Stream <= p.seq && !meta.Timestamp.After(p.time) {
+func (p *Position) Pass(meta *jetstream.MsgMetadata) bool {
+	if meta.Sequence.Stream <= p.Seq && !meta.Timestamp.After(p.Time) {
 		return false
 	}
-	p.seq, p.time = meta.Sequence.Stream, meta.Timestamp
+	p.Seq = meta.Sequence.Stream
+	if meta.Timestamp.After(p.Time) { // the clocks of a cluster's members differ
+		p.Time = meta.Timestamp
+	}
 	return true
 }
 
 // read passes messages on until each says to stop, which returns nil, or
 // something breaks.
-func (c *Client) read(ctx context.Context, stream string, subjects []string, at *position, each func(jetstream.Msg) bool) error {
+func (c *Client) read(ctx context.Context, stream string, subjects []string, at *Position, each func(jetstream.Msg) bool) error {
 	permitted, stop := c.UntilRefused(ctx, "$JS.API.CONSUMER.CREATE."+stream)
 	defer stop()
-	reader, err := c.OpenReader(permitted, stream, at.config(stream, subjects))
+	reader, err := c.OpenReader(permitted, stream, at.Behind(subjects...))
 	if err != nil {
 		return err
 	}
@@ -252,7 +260,7 @@ func (c *Client) read(ctx context.Context, stream string, subjects []string, at 
 		if err != nil {
 			return err
 		}
-		if at.pass(meta) && !each(msg) {
+		if at.Pass(meta) && !each(msg) {
 			return nil
 		}
 	}

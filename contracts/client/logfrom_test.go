@@ -132,10 +132,10 @@ func TestLogFromIsAPartOfTheWhole(t *testing.T) {
 }
 
 // A page of a long log costs what it holds, wherever it is, and what is read
-// ahead: not what comes before it.
+// ahead, twice where the machine stood still: not what comes before it.
 func TestALatePageOfALongLogIsCheap(t *testing.T) {
 	t.Parallel()
-	const attempts, pieces = 3, 500
+	const attempts, pieces = 3, 1000
 	server := natstest.Start(t)
 	a := &author{t: t, c: server.Client(), job: "job", subject: contracts.LogHeadSubject("job")}
 	text := strings.Repeat("0123456789abcde\n", 10)
@@ -158,7 +158,7 @@ func TestALatePageOfALongLogIsCheap(t *testing.T) {
 		after := reader.Conn().Stats()
 		requests, messages := after.OutMsgs-before.OutMsgs, after.InMsgs-before.InMsgs
 		t.Logf("from %d: %d requests, %d messages", from, requests, messages)
-		if requests > 100 || messages > 700 {
+		if requests > 100 || messages > 1300 {
 			t.Errorf("from %d: %d requests, %d messages of %d", from, requests, messages, attempts*pieces)
 		}
 	}

@@ -46,7 +46,8 @@ const readAhead = 4 << 20
 const readerBeat = 5 * time.Second
 
 // OpenReader opens a reader. Of config counts what is to be read: filters and
-// where to begin.
+// where to begin; with both a sequence and a time to start from, that is at
+// whichever comes first in the stream.
 func (c *Client) OpenReader(ctx context.Context, stream string, config jetstream.ConsumerConfig) (*Reader, error) {
 	config.AckPolicy, config.MemoryStorage, config.Replicas = jetstream.AckNonePolicy, true, 1
 	config.MaxDeliver, config.InactiveThreshold = 1, readerIdle
@@ -64,12 +65,30 @@ func (c *Client) OpenReader(ctx context.Context, stream string, config jetstream
 func (r *Reader) open(ctx context.Context, js jetstream.JetStream, stream string, config jetstream.ConsumerConfig) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	if r.consumer, err = js.CreateConsumer(ctx, stream, config); err != nil {
+	if r.consumer, err = create(ctx, js, stream, config); err != nil {
 		return err
 	}
 	r.messages, err = r.consumer.Messages(
 		jetstream.PullMaxMessagesWithBytesLimit(jetstream.DefaultMaxMessages, readAhead), jetstream.PullHeartbeat(readerBeat))
 	return err
+}
+
+// create never begins behind the sequence, however the time would have it: the
+// member of a cluster that stores now may have a clock that is behind, and of
+// several filters nats-server 2.15 may pass over the messages of one up to the
+// first of another.
+func create(ctx context.Context, js jetstream.JetStream, stream string, config jetstream.ConsumerConfig) (jetstream.Consumer, error) {
+	if config.OptStartTime == nil {
+		return js.CreateConsumer(ctx, stream, config)
+	}
+	byTime := config
+	byTime.DeliverPolicy, byTime.OptStartSeq = jetstream.DeliverByStartTimePolicy, 0
+	consumer, err := js.CreateConsumer(ctx, stream, byTime)
+	if err != nil || consumer.CachedInfo().Delivered.Stream < config.OptStartSeq {
+		return consumer, err
+	}
+	config.DeliverPolicy, config.OptStartTime = jetstream.DeliverByStartSequencePolicy, nil
+	return js.CreateConsumer(ctx, stream, config)
 }
 
 func (r *Reader) watch() {

@@ -67,7 +67,7 @@ func (s *oneServer) mend() {
 		return
 	}
 	srv, err := natstest.Run(&server.Options{
-		ServerName: "model", DontListen: true, JetStream: true, StoreDir: s.dir(s.starts), NoSigs: true, NoLog: true,
+		ServerName: "model", DontListen: true, JetStream: true, StoreDir: s.dir(s.starts), JetStreamMaxStore: natstest.MaxStore, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
 		s.t.Fatal(err)

@@ -37,7 +37,7 @@ func StartCluster(t testing.TB) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t}
 	for i := range c.members {
-		c.members[i] = &member{dir: folder(t), client: testport.Reserve(t), route: testport.Reserve(t)}
+		c.members[i] = &member{dir: Folder(t), client: testport.Reserve(t), route: testport.Reserve(t)}
 	}
 	t.Cleanup(c.Stop)
 	c.Start()
@@ -95,7 +95,7 @@ func (c *Cluster) StartMember(i int) {
 	}
 	srv, err := Run(&server.Options{
 		ServerName: fmt.Sprintf("natstest-%d", i), Host: "127.0.0.1", Port: m.client, Authorization: Token,
-		AuthTimeout: authTimeout, JetStream: true, StoreDir: m.dir, JetStreamMaxStore: maxStore, NoSigs: true, NoLog: true,
+		AuthTimeout: authTimeout, JetStream: true, StoreDir: m.dir, JetStreamMaxStore: MaxStore, NoSigs: true, NoLog: true,
 		// A client is to use the addresses that it was given: a proxy, or all.
 		Cluster: server.ClusterOpts{Name: "natstest", Host: "127.0.0.1", Port: m.route, NoAdvertise: true},
 		Routes:  c.routes(i),

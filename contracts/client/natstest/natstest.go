@@ -5,6 +5,7 @@ package natstest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,9 +22,9 @@ import (
 const Token = "natstest"
 
 const (
-	// maxStore is more than all streams reserve together: otherwise a server takes
-	// what is free on the disk, which may be less.
-	maxStore = 1 << 40
+	// MaxStore is more than all streams reserve together: otherwise a server takes
+	// a part of what is free on the disk, which may be less.
+	MaxStore = 1 << 40
 	// authTimeout is how many seconds a client may take to say who it is.
 	authTimeout = float64(patience / time.Second)
 )
@@ -45,7 +46,7 @@ func Start(t testing.TB) *Server {
 
 func start(t testing.TB, users ...*server.User) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: folder(t), port: testport.Reserve(t), users: users}
+	s := &Server{t: t, dir: Folder(t), port: testport.Reserve(t), users: users}
 	t.Cleanup(s.Stop)
 	s.Restart()
 	if err := s.Client().ApplyTopology(t.Context(), 1); err != nil {
@@ -54,9 +55,9 @@ func start(t testing.TB, users ...*server.User) *Server {
 	return s
 }
 
-// folder returns a folder for a server, which is removed at the test's end. It
+// Folder returns a folder for a server, which is removed at the test's end. It
 // waits for what a server that was stopped still writes.
-func folder(t testing.TB) string {
+func Folder(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "nats")
 	t.Cleanup(func() {
@@ -82,9 +83,14 @@ func folder(t testing.TB) string {
 func StartRestricted(t testing.TB, allowed ...string) (*Server, client.Config) {
 	t.Helper()
 	s := start(t, &server.User{Username: owner, Password: Token}, restrictedUser(Token, allowed))
-	restricted := s.Config()
-	restricted.User = "restricted"
-	return s, restricted
+	return s, s.restricted()
+}
+
+// restricted is the further user's configuration.
+func (s *Server) restricted() client.Config {
+	config := s.Config()
+	config.User = "restricted"
+	return config
 }
 
 // Reconfigure gives the restricted user a password and subjects that it may
@@ -112,7 +118,7 @@ func (s *Server) Restart() {
 	s.Stop()
 	options := &server.Options{
 		ServerName: "natstest", Host: "127.0.0.1", Port: s.port, Users: s.users, AuthTimeout: authTimeout,
-		JetStream: true, StoreDir: s.dir, JetStreamMaxStore: maxStore, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: s.dir, JetStreamMaxStore: MaxStore, NoSigs: true, NoLog: true,
 	}
 	if len(s.users) == 0 {
 		options.Authorization = Token
@@ -140,6 +146,28 @@ func (s *Server) Stop() {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
 	s.server = nil
+}
+
+// Keep restarts the server and keeps its data. What it returns restarts it with
+// those, as if all that was stored since was lost.
+func (s *Server) Keep() (setBack func()) {
+	s.t.Helper()
+	kept := Folder(s.t)
+	s.replace(kept, s.dir)
+	return func() {
+		s.t.Helper()
+		s.replace(s.dir, kept)
+	}
+}
+
+// replace makes a folder a copy of another one, while the server does not run.
+func (s *Server) replace(to, from string) {
+	s.t.Helper()
+	s.Stop()
+	if err := errors.Join(os.RemoveAll(to), os.CopyFS(to, os.DirFS(from))); err != nil {
+		s.t.Fatal(err)
+	}
+	s.Restart()
 }
 
 // Config says how to reach the server.

@@ -489,11 +489,7 @@ func TestRunEndsWithoutNATS(t *testing.T) {
 	server, _ := dispatchtest.Server(t)
 	lost := make(chan struct{})
 	stop := run(t, server, nil)
-	c, err := nats.Connect(server.Config().URL, nats.Token(natstest.Token), nats.DisconnectErrHandler(func(*nats.Conn, error) { close(lost) }))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	server.Client().Conn().SetDisconnectErrHandler(func(*nats.Conn, error) { close(lost) })
 	server.Stop()
 	<-lost
 	stop()

@@ -45,8 +45,8 @@ type livesWatch struct {
 	bus      *Bus
 	caughtUp func() // nil when it was called
 	handle   func(*Seen)
-	read     uint64 // stream sequence of the last entry that was read
-	target   uint64 // that of the last one at the start
+	read     client.Position
+	target   uint64 // stream sequence of the last entry at the start
 }
 
 // idleCheck is how long no entry comes before it is asked whether there are
@@ -94,7 +94,7 @@ func (w *livesWatch) idle(ctx context.Context) error {
 	}
 	w.target = min(w.target, last) // what was there may have been purged
 	w.look()
-	if w.read < last {
+	if w.read.Seq < last {
 		return errStalled
 	}
 	return nil
@@ -104,8 +104,8 @@ func (w *livesWatch) open(ctx context.Context) (*client.Reader, error) {
 	config := jetstream.ConsumerConfig{
 		FilterSubjects: []string{contracts.LifeAll}, DeliverPolicy: jetstream.DeliverLastPerSubjectPolicy,
 	}
-	if w.read > 0 {
-		config.DeliverPolicy, config.OptStartSeq = jetstream.DeliverByStartSequencePolicy, w.read+1
+	if w.read.Seq > 0 {
+		config = w.read.Behind(contracts.LifeAll)
 	}
 	return w.bus.OpenReader(ctx, contracts.StreamJobs, config)
 }
@@ -124,7 +124,9 @@ func (w *livesWatch) next(ctx context.Context, reader *client.Reader) (jetstream
 }
 
 func (w *livesWatch) take(ctx context.Context, msg jetstream.Msg, meta *jetstream.MsgMetadata) {
-	w.read = meta.Sequence.Stream
+	if !w.read.Pass(meta) {
+		return
+	}
 	defer w.look()
 	entry, err := contracts.DecodeEntry(msg.Data())
 	if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
@@ -136,7 +138,7 @@ func (w *livesWatch) take(ctx context.Context, msg jetstream.Msg, meta *jetstrea
 
 // look says when the lives are known that were there at the start.
 func (w *livesWatch) look() {
-	if w.caughtUp != nil && w.read >= w.target {
+	if w.caughtUp != nil && w.read.Seq >= w.target {
 		w.caughtUp()
 		w.caughtUp = nil
 	}

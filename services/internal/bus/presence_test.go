@@ -32,7 +32,8 @@ func announce(t *testing.T, b *bus.Bus, id string) (withdraw func()) {
 	return withdraw
 }
 
-// until returns when condition holds, which is looked at again and again.
+// until returns when condition holds, which is looked at again and again. It does
+// not wait for what a test that has failed by then does no more.
 func until(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(20 * time.Millisecond)
@@ -42,6 +43,9 @@ func until(t *testing.T, what string, condition func() bool) {
 		case <-t.Context().Done():
 			t.Fatalf("never came to %s", what)
 		case <-ticker.C:
+		}
+		if t.Failed() {
+			t.FailNow()
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 )
 
 // LastRevoke returns the revoke of a job, read from the leader, or nil if there
@@ -35,31 +36,32 @@ func (b *Bus) LastRevoke(ctx context.Context, job contracts.JobID) (*contracts.R
 // one at a time, until the context ends. It survives outages of NATS without a
 // gap. ready is called once, when no later revoke can be missed.
 func (b *Bus) ListenRevokes(ctx context.Context, ready func(), handle func(*contracts.Revoke)) error {
-	var from uint64
+	var last client.Position
 	err := b.persist(ctx, func(ctx context.Context) error {
 		stream, err := b.JetStream().Stream(ctx, contracts.StreamRevoke)
 		if err != nil {
 			return err
 		}
-		from = stream.CachedInfo().State.LastSeq + 1
+		state := stream.CachedInfo().State
+		last = client.Position{Seq: state.LastSeq, Time: state.LastTime}
 		return nil
 	}, onStream(contracts.StreamRevoke)...)
 	if err != nil {
 		return fmt.Errorf("listen to revokes: %w", err)
 	}
 	ready()
-	return b.revokesFrom(ctx, from, handle)
+	return b.revokesBehind(ctx, last, handle)
 }
 
 // FollowRevokes calls handle for every revoke that is remembered and then for
 // each further one, one at a time, until the context ends. It survives outages
 // of NATS without a gap.
 func (b *Bus) FollowRevokes(ctx context.Context, handle func(*contracts.Revoke)) error {
-	return b.revokesFrom(ctx, 1, handle)
+	return b.revokesBehind(ctx, client.Position{}, handle)
 }
 
-func (b *Bus) revokesFrom(ctx context.Context, from uint64, handle func(*contracts.Revoke)) error {
-	for msg, err := range b.Messages(ctx, contracts.StreamRevoke, from, contracts.RevokeAll) {
+func (b *Bus) revokesBehind(ctx context.Context, last client.Position, handle func(*contracts.Revoke)) error {
+	for msg, err := range b.MessagesBehind(ctx, contracts.StreamRevoke, last, contracts.RevokeAll) {
 		if err != nil {
 			return fmt.Errorf("listen to revokes: %w", err)
 		}

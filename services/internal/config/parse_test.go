@@ -14,6 +14,16 @@ import (
 	"github.com/gantry-worker/gantry/services/internal/config"
 )
 
+// TestMain keeps from the tests what whoever runs them has set for services.
+func TestMain(m *testing.M) {
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "GANTRY_") {
+			_ = os.Unsetenv(name) // it is the name of a variable
+		}
+	}
+	os.Exit(m.Run())
+}
+
 type settings struct {
 	NATS Server `prefix:"nats-" embed:""`
 	Logs

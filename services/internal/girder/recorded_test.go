@@ -1,8 +1,11 @@
 package girder
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -151,10 +154,19 @@ func replay(t *testing.T, e exchange, defaults map[string]string) *Client {
 	return clientOf(t, server.URL, e.token())
 }
 
-// clientOf builds a client that tries once and whose connections end with the test.
+// clientOf builds a client that tries once and whose connections end with the
+// test. It knows no other host than this one: recorded files lead to some that are
+// there, where there is a network.
 func clientOf(t *testing.T, base, token string) *Client {
 	t.Helper()
-	c, err := New(Options{APIURL: base + "/api/v1", Token: token, Retry: Retry{Total: -1}})
+	transport := newTransport(nil, usedProxies{of: http.ProxyURL(nil)})
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if host, _, _ := net.SplitHostPort(address); !net.ParseIP(host).IsLoopback() {
+			return nil, fmt.Errorf("no way to %s", address)
+		}
+		return new(net.Dialer).DialContext(ctx, network, address)
+	}
+	c, err := New(Options{APIURL: base + "/api/v1", Token: token, HTTPClient: &http.Client{Transport: transport}, Retry: Retry{Total: -1}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,7 +28,7 @@ const childEnv = "JOB_TRACKER_TEST_NATS"
 
 // childLease is long for one that stands still to lead all the same, and short
 // for one that stands by to look again soon.
-const childLease = 12 * time.Second
+const childLease = 20 * time.Second
 
 func runChild() {
 	var cfg service.Config

@@ -26,7 +26,7 @@ type forgetful struct {
 
 func newForgetful(t *testing.T) *forgetful {
 	t.Helper()
-	f := &forgetful{t: t, dir: t.TempDir(), port: testport.Reserve(t)}
+	f := &forgetful{t: t, dir: natstest.Folder(t), port: testport.Reserve(t)}
 	f.Start()
 	t.Cleanup(f.Stop)
 	if err := f.Client().ApplyTopology(t.Context(), 1); err != nil {
@@ -39,7 +39,7 @@ func (f *forgetful) Start() {
 	f.t.Helper()
 	srv, err := natstest.Run(&server.Options{
 		ServerName: "forgetful", Host: "127.0.0.1", Port: f.port, Authorization: natstest.Token, AuthTimeout: patience.Seconds(),
-		JetStream: true, StoreDir: f.dir, NoSigs: true, NoLog: true,
+		JetStream: true, StoreDir: f.dir, JetStreamMaxStore: natstest.MaxStore, NoSigs: true, NoLog: true,
 	})
 	if err != nil {
 		f.t.Fatal(err)
@@ -56,7 +56,7 @@ func (f *forgetful) Stop() {
 }
 
 func (f *forgetful) Config() client.Config {
-	return client.Config{URL: f.server.ClientURL(), Token: natstest.Token, Name: f.t.Name()}
+	return client.Config{URL: f.server.ClientURL(), Token: natstest.Token, Name: f.t.Name(), Patience: patience}
 }
 
 func (f *forgetful) Client() *client.Client {
@@ -85,7 +85,8 @@ func (f *forgetful) remember() (forget func()) {
 	return func() {
 		f.t.Helper()
 		f.Stop()
-		if err := os.RemoveAll(f.live()); err != nil {
+		// Not removed: a server that was stopped may still write a last thing there.
+		if err := os.Rename(f.live(), filepath.Join(f.dir, "lost")); err != nil {
 			f.t.Fatal(err)
 		}
 		if err := os.CopyFS(f.live(), os.DirFS(kept)); err != nil {

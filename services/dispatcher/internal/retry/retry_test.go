@@ -100,9 +100,8 @@ func dieAtEachStep(t *testing.T, nats natstest.NATS, verdict bustest.Verdict) {
 		msg := due(t, next, c, failed(t, next, job))
 		b := dispatchtest.Open(t, proxy.Config())
 		ctx, die := context.WithCancel(t.Context())
-		n := 0
-		proxy.Judge(func(string) bustest.Verdict {
-			if n++; n < step {
+		proxy.JudgeSteps(func(n int, _ string) bustest.Verdict {
+			if n < step {
 				return bustest.Pass
 			}
 			die()
@@ -141,10 +140,9 @@ func TestRevokeBeforeEachStep(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		n := 0
 		passed = false
-		proxy.Judge(func(string) bustest.Verdict {
-			if n++; n == step {
+		proxy.JudgeSteps(func(n int, _ string) bustest.Verdict {
+			if n == step && !passed {
 				passed = true
 				apply()
 			}

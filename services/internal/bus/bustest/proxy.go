@@ -43,6 +43,11 @@ type Proxy struct {
 
 	judging sync.Mutex
 	judge   func(subject string) Verdict
+	// steps judges in place of judge, where there is one: step counts, and before
+	// is what the last one published.
+	steps  func(step int, subject string) Verdict
+	step   int
+	before string
 
 	mu     sync.Mutex
 	closed bool
@@ -79,7 +84,16 @@ func (p *Proxy) Config() client.Config { return p.config }
 func (p *Proxy) Judge(judge func(subject string) Verdict) {
 	p.judging.Lock()
 	defer p.judging.Unlock()
-	p.judge = judge
+	p.judge, p.steps = judge, nil
+}
+
+// JudgeSteps is Judge for one who does one thing after the other: judge also gets
+// the message's number, from 1 on. What is published again right away, as its
+// answer does not come on a machine that stands still, is the same step.
+func (p *Proxy) JudgeSteps(judge func(step int, subject string) Verdict) {
+	p.judging.Lock()
+	defer p.judging.Unlock()
+	p.steps, p.step, p.before = judge, 0, ""
 }
 
 func (p *Proxy) close() {
@@ -142,11 +156,11 @@ func (p *Proxy) serve(from net.Conn) {
 func (p *Proxy) forward(from, to net.Conn, lost *atomic.Bool) {
 	reader := bufio.NewReader(from)
 	for {
-		op, subject, err := readOp(reader)
+		op, subject, content, err := readOp(reader)
 		if err != nil {
 			return
 		}
-		verdict := p.verdict(subject)
+		verdict := p.verdict(subject, content)
 		if verdict == Cut {
 			return
 		}
@@ -159,35 +173,44 @@ func (p *Proxy) forward(from, to net.Conn, lost *atomic.Bool) {
 	}
 }
 
-func (p *Proxy) verdict(subject string) Verdict {
+func (p *Proxy) verdict(subject string, content []byte) Verdict {
 	p.judging.Lock()
 	defer p.judging.Unlock()
-	if subject == "" || p.judge == nil {
+	switch {
+	case subject == "":
 		return Pass
+	case p.steps != nil:
+		if message := subject + " " + string(content); message != p.before {
+			p.before = message
+			p.step++
+		}
+		return p.steps(p.step, subject)
+	case p.judge != nil:
+		return p.judge(subject)
 	}
-	return p.judge(subject)
+	return Pass
 }
 
-// readOp reads one operation of the client protocol; subject is that of a
-// message, empty for any other operation.
-func readOp(reader *bufio.Reader) (op []byte, subject string, err error) {
+// readOp reads one operation of the client protocol; subject and content, with
+// its headers, are those of a message, empty for any other operation.
+func readOp(reader *bufio.Reader) (op []byte, subject string, content []byte, err error) {
 	line, err := reader.ReadBytes('\n')
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	fields := bytes.Fields(line)
 	if len(fields) < 3 || !bytes.Equal(fields[0], []byte("PUB")) && !bytes.Equal(fields[0], []byte("HPUB")) {
-		return line, "", nil
+		return line, "", nil, nil
 	}
 	size, err := strconv.Atoi(string(fields[len(fields)-1]))
 	if err != nil {
-		return nil, "", fmt.Errorf("size of a message: %w", err)
+		return nil, "", nil, fmt.Errorf("size of a message: %w", err)
 	}
 	body := make([]byte, size+len("\r\n"))
 	if _, err := io.ReadFull(reader, body); err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
-	return append(line, body...), string(fields[1]), nil
+	return append(line, body...), string(fields[1]), body, nil
 }
 
 // unless writes to w until stop is set, and then nowhere.

@@ -15,15 +15,16 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: probe URL")
 		os.Exit(2)
 	}
-	if err := ask(os.Args[1]); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	err := ask(ctx, os.Args[1])
+	cancel()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func ask(url string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
+func ask(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

@@ -14,14 +14,14 @@ func TestAsk(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	if err := ask(server.URL + "/healthz"); err != nil {
+	if err := ask(t.Context(), server.URL+"/healthz"); err != nil {
 		t.Error("a server that is well:", err)
 	}
-	if err := ask(server.URL + "/sick"); err == nil {
+	if err := ask(t.Context(), server.URL+"/sick"); err == nil {
 		t.Error("503 was no error")
 	}
 	server.Close()
-	if err := ask(server.URL + "/healthz"); err == nil {
+	if err := ask(t.Context(), server.URL+"/healthz"); err == nil {
 		t.Error("a server that is gone was no error")
 	}
 }
