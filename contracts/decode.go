@@ -88,6 +88,8 @@ func unknownField(path string) string {
 	switch {
 	case isOption && foreignOptions[name]:
 		return "no engine that Gantry runs on has this option"
+	case isOption && elsewhere[name] != "":
+		return "this is not an option here: write " + elsewhere[name]
 	case isOption && fixedOptions[name]:
 		return "this option cannot be set by a task"
 	case isOption:
@@ -97,6 +99,13 @@ func unknownField(path string) string {
 	default:
 		return "unknown field"
 	}
+}
+
+// elsewhere is where a task says what docker-py, or docker run, take as options.
+var elsewhere = map[string]string{
+	"image": "docker.image", "entrypoint": "docker.entrypoint", "command": "docker.args", "volumes": "docker.volumes",
+	"remove": "docker.remove_container", "auto_remove": "docker.remove_container", "env": "docker.options.environment",
+	"cpus": "docker.options.nano_cpus (1e9 for each)", "memory": "docker.options.mem_limit", "mem": "docker.options.mem_limit",
 }
 
 var reserved = nameSet("parent", "then", "group", "immutable", "retry_of", "concurrency_key", "env")

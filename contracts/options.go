@@ -225,7 +225,8 @@ type TmpfsOptions struct {
 }
 
 // Over returns the options with those of base where they say nothing. Variables
-// of the environment, labels and mounts are added one by one.
+// of the environment, labels and mounts are added one by one; options that speak
+// of the same thing are one.
 func (o *DockerOptions) Over(base *DockerOptions) DockerOptions {
 	all := *base
 	mine, whole := reflect.ValueOf(o).Elem(), reflect.ValueOf(&all).Elem()
@@ -234,10 +235,32 @@ func (o *DockerOptions) Over(base *DockerOptions) DockerOptions {
 			whole.Field(i).Set(field)
 		}
 	}
+	o.settle(base, &all)
 	all.Environment = merged(base.Environment, o.Environment)
 	all.Labels = merged(base.Labels, o.Labels)
 	all.Mounts = slices.Concat(base.Mounts, o.Mounts)
 	return all
+}
+
+// settle takes from all what does not go together with what o says: a second
+// word for the network, another measure of processors (an engine takes nano_cpus
+// or a quota of periods), less memory and swap than there is memory.
+func (o *DockerOptions) settle(base, all *DockerOptions) {
+	if o.NetworkOrMode() != "" {
+		all.Network, all.NetworkMode = o.Network, o.NetworkMode
+	}
+	switch limited := all.NanoCPUs != 0 || all.CPUQuota != 0; {
+	case o.NanoCPUs != 0 || o.CPUQuota != 0:
+		all.NanoCPUs, all.CPUQuota, all.CPUPeriod = o.NanoCPUs, o.CPUQuota, o.CPUPeriod
+	case limited: // a period by itself is no limit
+		all.CPUPeriod = base.CPUPeriod
+	}
+	if swap := all.MemswapLimit; o.MemswapLimit == 0 && swap > 0 && swap < SwapSize(o.MemLimit) {
+		all.MemswapLimit = SwapSize(o.MemLimit)
+	}
+	if memory := all.MemLimit; o.MemLimit == 0 && o.MemswapLimit > 0 && memory > ByteSize(o.MemswapLimit) {
+		all.MemLimit = ByteSize(o.MemswapLimit)
+	}
 }
 
 func merged[M ~map[string]V, V any](base, over M) M {

@@ -91,7 +91,7 @@ func TestRefusedOptions(t *testing.T) {
 	for text, want := range map[string]string{
 		`{"mem_limt":1}`:                                       "docker.options.mem_limt: unknown option",
 		`{"tty":true}`:                                         "docker.options.tty: this option cannot be set by a task",
-		`{"volumes":{}}`:                                       "docker.options.volumes: this option cannot be set by a task",
+		`{"volumes":{}}`:                                       "docker.options.volumes: this is not an option here: write docker.volumes",
 		`{"isolation":"hyperv"}`:                               "docker.options.isolation: no engine",
 		`{"privileged":"yes"}`:                                 "docker.options.privileged: a string found where a boolean is wanted",
 		`{"memswap_limit":-2}`:                                 "docker.options.memswap_limit",
@@ -187,4 +187,28 @@ func FuzzDockerOptions(f *testing.F) {
 			t.Fatalf("%s is written as %s, then as %s: %v", data, written, rewritten, err)
 		}
 	})
+}
+
+func TestWhatATaskSaysWins(t *testing.T) {
+	tests := map[string]struct{ task, base, want DockerOptions }{
+		"nothing":                    {base: DockerOptions{MemLimit: 7, Network: "lab"}, want: DockerOptions{MemLimit: 7, Network: "lab"}},
+		"a value":                    {task: DockerOptions{MemLimit: 9}, base: DockerOptions{MemLimit: 7}, want: DockerOptions{MemLimit: 9}},
+		"variables are added":        {task: DockerOptions{Environment: Environment{"A": "1"}}, base: DockerOptions{Environment: Environment{"A": "0", "B": "2"}}, want: DockerOptions{Environment: Environment{"A": "1", "B": "2"}}},
+		"no network, by either word": {task: DockerOptions{NetworkMode: "none"}, base: DockerOptions{Network: "bridge"}, want: DockerOptions{NetworkMode: "none"}},
+		"a network, by either word":  {task: DockerOptions{Network: "lab"}, base: DockerOptions{NetworkMode: "none"}, want: DockerOptions{Network: "lab"}},
+		"a quota over processors":    {task: DockerOptions{CPUQuota: 50000}, base: DockerOptions{NanoCPUs: 2e9}, want: DockerOptions{CPUQuota: 50000}},
+		"processors over a quota":    {task: DockerOptions{NanoCPUs: 1e9}, base: DockerOptions{CPUQuota: 5, CPUPeriod: 10}, want: DockerOptions{NanoCPUs: 1e9}},
+		"a period is no limit":       {task: DockerOptions{CPUPeriod: 99}, base: DockerOptions{NanoCPUs: 2e9}, want: DockerOptions{NanoCPUs: 2e9}},
+		"a period of one's own":      {task: DockerOptions{CPUPeriod: 99}, want: DockerOptions{CPUPeriod: 99}},
+		"more memory than both":      {task: DockerOptions{MemLimit: 9}, base: DockerOptions{MemswapLimit: 7}, want: DockerOptions{MemLimit: 9, MemswapLimit: 9}},
+		"less of both than memory":   {task: DockerOptions{MemswapLimit: 7}, base: DockerOptions{MemLimit: 9}, want: DockerOptions{MemLimit: 7, MemswapLimit: 7}},
+		"swap without end":           {task: DockerOptions{MemLimit: 9}, base: DockerOptions{MemswapLimit: -1}, want: DockerOptions{MemLimit: 9, MemswapLimit: -1}},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			if got := test.task.Over(&test.base); !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
 }

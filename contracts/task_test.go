@@ -38,7 +38,7 @@ func TestDecodeTaskNamesTheField(t *testing.T) {
 		{"absolute path", docker(`,"args":[{"type":"volume_path","path":"/etc"}]`), `docker.args[0].path: "/etc" must be relative`},
 		{"unknown volume", docker(`,"args":[{"type":"volume_path","path":"a","volume":"v"}]`), `docker.args[0].volume: "v" is not the name of one of docker.volumes`},
 		{"fixed option", docker(`,"options":{"tty":true}`), "docker.options.tty: this option cannot be set"},
-		{"unknown option", docker(`,"options":{"memory":1}`), "docker.options.memory: unknown option"},
+		{"unknown option", docker(`,"options":{"memory":1}`), "docker.options.memory: this is not an option here: write docker.options.mem_limit"},
 		{"mem_limit", docker(`,"options":{"mem_limit":"lots"}`), `docker.options.mem_limit: "lots" is not a size`},
 		{"environment", docker(`,"options":{"environment":3}`), "docker.options.environment: must be an object or a list"},
 		{"variable without a name", docker(`,"options":{"environment":["=x"]}`), "docker.options.environment: \"\" is not the name"},
