@@ -103,6 +103,9 @@ type Adopted struct {
 type Released struct {
 	Node     NodeID     `json:"node"`
 	Executor ExecutorID `json:"executor"`
+	// Reason is why, in a sentence for people; at most [MaxErrorSize]. It is empty
+	// in entries of a version that did not say it.
+	Reason string `json:"reason,omitempty"`
 }
 
 // Started says that the attempt's container runs.

@@ -21,7 +21,7 @@ type Revoke struct {
 	Job     JobID `json:"job"`
 	// Terminate is true: a running task is stopped.
 	Terminate bool `json:"terminate"`
-	// Signal is the stop signal by name, SIGTERM if empty.
+	// Signal is the stop signal by name; if empty, the container's own, else SIGTERM.
 	Signal string `json:"signal,omitempty"`
 	// Grace is the time from the signal to SIGKILL, at most the executor's
 	// max_grace; absent means [DefaultGrace].

@@ -71,6 +71,9 @@ func TestAnEngineThatIsAwayBeforeTheStartCostsNothing(t *testing.T) {
 			if end.Crashes != 0 || end.Attempt != 2 {
 				t.Errorf("end is %+v", end)
 			}
+			if back := s.awaitEntry("job", contracts.EntryReleased).Data.(*contracts.Released); back.Reason != unavailable.Error() {
+				t.Errorf("given back as %+v", back)
+			}
 			stop()
 			s.clean()
 		})

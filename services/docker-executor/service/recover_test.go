@@ -173,6 +173,35 @@ func TestWhatBelongsToOthersIsLeftToThem(t *testing.T) {
 	}
 }
 
+// An executor that was started with another NATS finds attempts of which that one
+// knows nothing, and whose containers run: the right NATS has them gone on with.
+func TestAnotherInstallationsAttemptIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	theirs, other := newStage(t), newStage(t)
+	stop := theirs.start(leaving)
+	theirs.offer("job", script("hang"))
+	theirs.awaitEntry("job", contracts.EntryStarted)
+	stop()
+	kept := filepath.Join(theirs.root, "attempts", "job.1", "volumes", "kept")
+	mustWrite(t, kept, "")
+
+	stop = other.start(func(cfg *service.Config) { cfg.WorkRoot, cfg.Engine = theirs.root, theirs.engine })
+	other.offer("another", script("exit:0"))
+	other.succeeds("another")
+	stop()
+	if _, err := os.Stat(kept); err != nil {
+		t.Fatalf("an attempt of which NATS knows nothing: %v", err)
+	}
+
+	stop = theirs.start(nil)
+	theirs.awaitEntry("job", contracts.EntryAdopted)
+	theirs.revoke(contracts.Revoke{Job: "job"})
+	types, _ := theirs.await("job")
+	sameTypes(t, types, "submitted", "queued", "claimed", "started", "adopted", "canceling", "canceled")
+	stop()
+	theirs.clean()
+}
+
 func TestHalfAFolderIsRemoved(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)

@@ -101,11 +101,13 @@ type Attempt struct {
 	lastAt    time.Time // when that was known to be the last
 	plan      *plan
 	ways      []engine.Spec // to create the container, the one that is tried now and those after it
+	image     engine.Image  // the zero value while it is not known
 	container string        // empty while there is none
 	begun     bool          // the container may have run
 	exited    bool          // it was seen to have ended
 	created   bool          // it was found only created: its start may be under way
 	timedOut  bool          // it was killed for its time limit
+	givenBack error         // why it is released
 	logSeq    uint64        // of the log's last piece, once all of it is stored
 	shippedOn time.Time     // the connection to NATS that the log was last shipped or verified on
 

@@ -239,6 +239,7 @@ func (a *Attempt) pull(ctx context.Context, tell func(contracts.Phase)) (engine.
 	if err != nil {
 		return image, err
 	}
+	a.image = image
 	a.folder.ImageDigest, a.folder.Timings.Pulled = image.Digest, time.Now().UTC()
 	return image, nil
 }

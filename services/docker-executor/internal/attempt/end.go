@@ -50,8 +50,10 @@ func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.Ent
 	switch cause := context.Cause(ctx); {
 	case isAny(err, bus.ErrOvertaken, ErrSuperseded), errors.Is(cause, ErrSuperseded):
 		return nil, ErrSuperseded
-	case !a.begun && (isAny(cause, ErrStopping, ErrLeaseLost) || errors.Is(err, ErrStopping)):
-		return a.released(), nil
+	case !a.begun && isAny(cause, ErrStopping, ErrLeaseLost):
+		return a.released(cause), nil
+	case !a.begun && errors.Is(err, ErrStopping):
+		return a.released(ErrStopping), nil
 	case isLeft(ctx, lifetime):
 		return nil, ErrStopping
 	case errors.Is(cause, ErrLeaseLost):
@@ -95,11 +97,12 @@ func (a *Attempt) release(lifetime context.Context, why error) (contracts.EntryD
 	if releases >= maxReleases {
 		return a.failed(contracts.FailureInfrastructure, fmt.Sprintf("given back %d times already: %v", releases, why)), nil
 	}
-	return a.released(), nil
+	return a.released(why), nil
 }
 
-func (a *Attempt) released() *contracts.Released {
-	return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor}
+func (a *Attempt) released(why error) *contracts.Released {
+	a.givenBack = why
+	return &contracts.Released{Node: a.tools.Node, Executor: a.tools.Executor, Reason: sized(why.Error())}
 }
 
 // isLeft reports whether the attempt is left to whoever adopts it.
@@ -122,11 +125,16 @@ func isEngineError(err error) bool {
 }
 
 func (a *Attempt) failed(kind contracts.FailureKind, message string) *contracts.Failed {
+	return &contracts.Failed{Kind: kind, Message: sized(message)}
+}
+
+// sized makes a reason fit into an entry.
+func sized(message string) string {
 	message = withoutRepeats(message)
 	if len(message) > contracts.MaxErrorSize {
-		message = message[:contracts.MaxErrorSize-len(" …")] + " …"
+		message = strings.ToValidUTF8(message[:contracts.MaxErrorSize-len(" …")], "") + " …"
 	}
-	return &contracts.Failed{Kind: kind, Message: message}
+	return message
 }
 
 // withoutRepeats leaves each line out that was there before: errors that several
@@ -159,13 +167,13 @@ func (a *Attempt) failureOf(exit engine.Exit) *contracts.Failed {
 		return failed
 	}
 	message := fmt.Sprintf("Non-zero exit code from docker container (%d).", exit.Code)
-	switch limit := int64(a.task.Docker.Options.MemLimit); {
+	switch limit, setting := a.tools.Policy.MemoryLimit(&a.task.Docker.Options); {
 	case exit.OOMKilled && limit > 0:
-		message += fmt.Sprintf(" It ran out of memory: the limit is %s (docker.options.mem_limit).", units.BytesSize(float64(limit)))
+		message += fmt.Sprintf(" It ran out of memory: the limit is %s (%s).", units.BytesSize(float64(limit)), setting)
 	case exit.OOMKilled:
 		message += " It ran out of memory."
 	case exit.Signal == "SIGKILL" && limit > 0: // an engine does not always learn why
-		message += fmt.Sprintf(" It was ended by SIGKILL. It may have run out of memory: the limit is %s (docker.options.mem_limit).", units.BytesSize(float64(limit)))
+		message += fmt.Sprintf(" It was ended by SIGKILL. It may have run out of memory: the limit is %s (%s).", units.BytesSize(float64(limit)), setting)
 	case exit.Signal != "":
 		message += " It was ended by " + exit.Signal + "."
 	}
@@ -315,8 +323,14 @@ func (a *Attempt) tellCanceling(lifetime context.Context, by, reason string) err
 
 func (a *Attempt) logEnd(end contracts.EntryData) {
 	event := a.log.Info()
-	if failed, ok := end.(*contracts.Failed); ok {
-		event = event.Str("kind", string(failed.Kind)).Str("reason", failed.Message).Bool("will_retry", failed.WillRetry)
+	switch e := end.(type) {
+	case *contracts.Failed:
+		event = event.Str("kind", string(e.Kind)).Str("reason", e.Message).Bool("will_retry", e.WillRetry)
+	case *contracts.Released:
+		if errors.Is(a.givenBack, engine.ErrUnavailable) {
+			event = a.log.Warn()
+		}
+		event = event.Str("reason", e.Reason)
 	}
 	event.Msg("attempt " + string(end.EntryType()))
 }

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
@@ -105,6 +106,42 @@ func TestAProgramThatCannotRunIsNamed(t *testing.T) {
 	} {
 		if failed := a.failureOf(exit); failed.Kind != contracts.FailureTask || failed.Message != want || *failed.ExitCode != exit.Code {
 			t.Errorf("%+v: %+v", exit, failed)
+		}
+	}
+}
+
+// The limit that a container ran into is named with the setting that it comes from.
+func TestTheMemoryLimitIsTheOneThatApplied(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		task, operator contracts.DockerOptions
+		most           int64
+		says           string
+	}{
+		"the task's":     {task: contracts.DockerOptions{MemLimit: 64 << 20}, most: 128 << 20, says: "the limit is 64MiB (docker.options.mem_limit)."},
+		"the node's":     {most: 32 << 20, says: "the limit is 32MiB (this node's GANTRY_MAX_MEMORY)."},
+		"the operator's": {operator: contracts.DockerOptions{MemLimit: 16 << 20}, says: "the limit is 16MiB (mem_limit in this node's GANTRY_DOCKER_RUN_OPTIONS)."},
+	} {
+		rules, err := policy.New(policy.Config{RunOptions: test.operator, Caps: policy.Caps{Memory: test.most}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &Attempt{tools: &Tools{Policy: rules}, task: &contracts.Task{Docker: &contracts.DockerRun{Image: "tool:1", Options: test.task}}, folder: &folder.Folder{}}
+		for _, exit := range []engine.Exit{{Code: 137, Signal: "SIGKILL", OOMKilled: true}, {Code: 137, Signal: "SIGKILL"}} {
+			if failed := a.failureOf(exit); !strings.HasSuffix(failed.Message, test.says) {
+				t.Errorf("%s: %q, want %q", name, failed.Message, test.says)
+			}
+		}
+	}
+}
+
+// A reason that is too long is cut between two characters.
+func TestAReasonIsCutBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	for _, begin := range []string{"", "a", "ab"} {
+		got := sized(begin + strings.Repeat("€", contracts.MaxErrorSize))
+		if len(got) > contracts.MaxErrorSize || !utf8.ValidString(got) || !strings.HasSuffix(got, "€ …") {
+			t.Errorf("%d bytes, ends in %q", len(got), got[len(got)-10:])
 		}
 	}
 }

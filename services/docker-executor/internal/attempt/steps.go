@@ -87,7 +87,7 @@ func (a *Attempt) push(ctx, lifetime context.Context) error {
 		moving.begin(a.plan.outputs[i].Step)
 		result, err := a.moveStep(ctx, a.plan.outputs[i], moving)
 		if err != nil {
-			return err
+			return fmt.Errorf("outputs[%d]: %w", i, err)
 		}
 		if err := a.append(lifetime, &contracts.Pushed{Index: i, Files: fitting(result.Files)}); err != nil {
 			return err

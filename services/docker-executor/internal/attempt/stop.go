@@ -1,6 +1,7 @@
 package attempt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,9 +62,10 @@ func (a *Attempt) endSoftly(limited context.Context, limits *limits) {
 	if err := a.note(); err != nil { // an adopter would ask once more
 		a.log.Warn().Err(err).Msg("soft time limit not noted")
 	}
-	a.say(fmt.Sprintf("Soft time limit of %s reached: the container is asked to end (%s).", brief(limits.soft), contracts.DefaultStopSignal))
-	a.log.Info().Dur("limit", limits.soft).Msg("soft time limit reached, asking container to end")
-	if err := a.signal(limited, contracts.DefaultStopSignal); err != nil {
+	signal := a.stopSignal(limited)
+	a.say(fmt.Sprintf("Soft time limit of %s reached: the container is asked to end (%s).", brief(limits.soft), signal))
+	a.log.Info().Str("signal", signal).Dur("limit", limits.soft).Msg("soft time limit reached, asking container to end")
+	if err := a.signal(limited, signal); err != nil {
 		a.log.Warn().Err(err).Msg("container not asked to end")
 	}
 }
@@ -71,16 +73,19 @@ func (a *Attempt) endSoftly(limited context.Context, limits *limits) {
 // stop sends the stop signal, and SIGKILL when the grace is over. A container
 // that is nobody's any more gets SIGKILL at once.
 func (a *Attempt) stop(ctx, watching context.Context) {
-	signal, grace := contracts.DefaultStopSignal, contracts.DefaultGrace
+	signal, grace := "", contracts.DefaultGrace
 	var revoked *Revoked
 	switch cause := context.Cause(ctx); {
 	case watching.Err() != nil:
 		return
 	case errors.As(cause, &revoked):
-		signal, grace = revoked.SignalOrDefault(), revoked.GraceOrDefault()
+		signal, grace = revoked.Signal, revoked.GraceOrDefault()
 	case errors.Is(cause, ErrSuperseded):
 		a.kill(watching)
 		return
+	}
+	if signal == "" {
+		signal = a.stopSignal(watching)
 	}
 	grace = min(grace, a.tools.MaxGrace)
 	a.log.Info().Str("signal", signal).Dur("grace", grace).Msg("asking container to stop")
@@ -88,6 +93,27 @@ func (a *Attempt) stop(ctx, watching context.Context) {
 		pause(watching, grace)
 	}
 	a.kill(watching)
+}
+
+// stopSignal returns what the container wants to be stopped with: that of its
+// options, else of its image, which whoever adopted the container has to ask for.
+func (a *Attempt) stopSignal(watching context.Context) string {
+	if own := a.tools.Policy.Complete(&a.task.Docker.Options).StopSignal; own != "" {
+		return own
+	}
+	for a.image.ID == "" && watching.Err() == nil {
+		image, err := a.tools.Engine.Image(watching, a.task.Docker.Image)
+		if err == nil {
+			a.image = image
+			break
+		}
+		if !errors.Is(err, engine.ErrUnavailable) || errors.Is(err, engine.ErrSilent) {
+			a.log.Warn().Err(err).Msg("stop signal of the image is not known")
+			break
+		}
+		pause(watching, signalRetry)
+	}
+	return cmp.Or(a.image.StopSignal, contracts.DefaultStopSignal)
 }
 
 // kill sends SIGKILL until the container ends or an engine takes it: one that

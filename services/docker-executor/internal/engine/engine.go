@@ -102,6 +102,9 @@ type Image struct {
 	ID     string            // of its content on this engine
 	Digest string            // in the registry it came from; empty for one that was built here
 	Labels map[string]string // of its configuration
+	// StopSignal is what its containers want to be stopped with, empty where it
+	// does not say.
+	StopSignal string
 }
 
 // PullProgress says how far a pull is.

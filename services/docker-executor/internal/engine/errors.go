@@ -46,6 +46,10 @@ var (
 	// ErrUnavailable: the engine does not answer.
 	ErrUnavailable = errors.New("container engine unavailable")
 
+	// ErrSilent: a call ran into its time limit without an answer of the engine.
+	// It is an ErrUnavailable.
+	ErrSilent = fmt.Errorf("%w: it gives no answer", ErrUnavailable)
+
 	// ErrFailed: the engine reports a fault of its own that fits no other kind.
 	ErrFailed = errors.New("container engine failed")
 )
@@ -59,6 +63,7 @@ var advice = map[error]string{
 	ErrNoSpace:             "free some space there",
 	ErrRegistryUnavailable: "check that the engine's host reaches the registry",
 	ErrUnavailable:         "check that it runs, and that the executor may use its socket",
+	ErrSilent:              `if that stays so, restart Docker (deploy/README.md, "The Docker engine")`,
 }
 
 // Error is an error of the engine: what was done, to what, the kind of failure,

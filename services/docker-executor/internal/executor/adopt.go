@@ -37,16 +37,44 @@ func (e *Executor) watchFree(ctx context.Context, adopt func()) {
 // or stopped. A container that runs does so whether a slot is free or not.
 func (e *Executor) adoptFree(ctx, lifetime context.Context, begin func(serve func())) {
 	free, err := folder.Abandoned(e.WorkRoot)
-	if err != nil {
-		zerolog.Ctx(ctx).Error().Err(err).Msg("not every attempt folder is readable")
-	}
+	e.sayUnlisted(ctx, err)
 	for _, f := range free {
+		if e.isForeign(ctx, f) {
+			continue
+		}
 		crowded := e.slots.add()
 		begin(func() {
 			msg := &bus.Message{Subject: string(f.Job), Reply: f.Reply}
 			e.serve(ctx, lifetime, msg, func() (bool, error) { return e.adopt(ctx, lifetime, f, crowded) })
 		})
 	}
+}
+
+// sayUnlisted tells why folders could not be looked at, when the reason changes.
+func (e *Executor) sayUnlisted(ctx context.Context, err error) {
+	reason := ""
+	if err != nil {
+		reason = err.Error()
+	}
+	if reason != "" && reason != e.unlisted {
+		zerolog.Ctx(ctx).Error().Err(err).Msg("not every attempt folder is readable")
+	}
+	e.unlisted = reason
+}
+
+// isForeign reports whether a folder whose lock we took is of an attempt of
+// another installation, and then gives it back: our NATS knows nothing of the
+// attempt, whose container may run. It is said once.
+func (e *Executor) isForeign(ctx context.Context, f *folder.Folder) bool {
+	if f.BelongsTo(e.Tools.Installation) {
+		return false
+	}
+	err := f.Close()
+	if _, said := e.foreign.LoadOrStore(f.Path(), true); !said {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("folder", f.Path()).Str("installation", f.Installation).
+			Msg("folder of another installation's attempt left alone: is this the right NATS? if that installation is gone for good, remove the folder")
+	}
+	return true
 }
 
 // adopt goes on with the attempt of a folder whose lock we took, if it still is
@@ -93,7 +121,7 @@ func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowde
 	}
 	e.active.won(f.Job)
 	log := e.logger(ctx, adopted, life.task)
-	f.Executor = e.Tools.Executor
+	f.Installation, f.Executor = e.Tools.Installation, e.Tools.Executor
 	if err := f.Note(); err != nil {
 		log.Warn().Err(err).Msg("folder does not name its new owner")
 	}
@@ -204,7 +232,9 @@ func (e *Executor) clean(lifetime context.Context, f *folder.Folder) {
 // giveBack lets another executor run an attempt that has no container yet and
 // finds no free slot here.
 func (e *Executor) giveBack(lifetime context.Context, f *folder.Folder, life life) (done bool, err error) {
-	_, err = e.Tools.Bus.Append(lifetime, f.Job, life.last, &contracts.Released{Node: e.Tools.Node, Executor: e.Tools.Executor})
+	_, err = e.Tools.Bus.Append(lifetime, f.Job, life.last, &contracts.Released{
+		Node: e.Tools.Node, Executor: e.Tools.Executor, Reason: "its executor was stopped before the container started, and no slot is free here",
+	})
 	if err != nil {
 		return e.leave(lifetime, f, err)
 	}

@@ -95,7 +95,7 @@ func (e *Executor) claim(ctx, lifetime context.Context, msg *bus.Message, last *
 	defer e.active.remove(last.Job)
 
 	place, err := folder.Create(e.WorkRoot, folder.About{
-		Job: last.Job, Attempt: number, Executor: e.Tools.Executor, Reply: msg.Reply,
+		Job: last.Job, Attempt: number, Installation: e.Tools.Installation, Executor: e.Tools.Executor, Reply: msg.Reply,
 		Container: attempt.ContainerName(last.Job, number),
 	})
 	if errors.Is(err, folder.ErrLocked) {
@@ -162,6 +162,7 @@ func (e *Executor) reject(lifetime context.Context, last *bus.Seen, cause error)
 func (e *Executor) contest(ctx, lifetime context.Context, msg *bus.Message, last *bus.Seen) (done bool, err error) {
 	abandoned, err := folder.Take(e.WorkRoot, last.Job, last.Attempt)
 	switch {
+	case err == nil && e.isForeign(ctx, abandoned): // ours has none here
 	case err == nil:
 		abandoned.Reply = msg.Reply // the later delivery
 		return e.adopt(ctx, lifetime, abandoned, false)

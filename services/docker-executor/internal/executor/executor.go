@@ -44,6 +44,9 @@ type Executor struct {
 	slots  *slots
 	left   atomic.Int32 // attempts that are left to whoever adopts them
 
+	foreign  sync.Map // paths of folders that were said to be another installation's
+	unlisted string   // why the last look through the folders did not see all of them
+
 	mu       sync.Mutex
 	notReady error
 }

@@ -15,6 +15,9 @@ import (
 type About struct {
 	Job     contracts.JobID `json:"job"`
 	Attempt int             `json:"attempt"`
+	// Installation is whose attempt it is, empty in what an older version noted:
+	// an executor may be started with another NATS, which knows nothing of it.
+	Installation string `json:"installation,omitempty"`
 	// Executor is the one that owns the attempt, or did when it died.
 	Executor contracts.ExecutorID `json:"executor"`
 	// Reply is the acknowledgement subject of the ready message.
@@ -76,6 +79,11 @@ type Volume struct {
 
 // IsDefault reports whether it is the default temporary volume.
 func (v *Volume) IsDefault() bool { return v.Name == "" && len(v.Fields) == 0 }
+
+// BelongsTo reports whether it is an attempt of an installation.
+func (a *About) BelongsTo(installation string) bool {
+	return a.Installation == "" || a.Installation == installation
+}
 
 // Note writes what was changed in About. The file is not synced: it survives
 // the end of this process, and a container does not survive that of its host.

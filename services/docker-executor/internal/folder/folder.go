@@ -33,6 +33,10 @@ const (
 // ErrLocked is returned for a folder whose executor lives.
 var ErrLocked = errors.New("the attempt's executor lives")
 
+// ErrForeign is returned for a folder that is in the way of another
+// installation's attempt.
+var ErrForeign = errors.New("the folder is another installation's; remove it if that one is gone for good")
+
 // Folder is an attempt's folder whose lock is held. It is for one goroutine.
 type Folder struct {
 	About
@@ -44,7 +48,8 @@ type Folder struct {
 func name(job contracts.JobID, attempt int) string { return fmt.Sprintf("%s.%d", job, attempt) }
 
 // Create makes an attempt's folder and takes its lock. What an earlier claim of
-// the same attempt left there, without ever winning it, is removed.
+// the same attempt left there, without ever winning it, is removed. The error is
+// [ErrForeign] where it was left by another installation's job of the same id.
 func Create(workRoot string, about About) (*Folder, error) {
 	f := &Folder{About: about, workRoot: workRoot, path: filepath.Join(workRoot, attemptsDir, name(about.Job, about.Attempt))}
 	if err := f.create(); err != nil {
@@ -61,6 +66,9 @@ func (f *Folder) create() error {
 		stale, err := take(f.workRoot, f.path)
 		if err != nil {
 			return err
+		}
+		if !stale.BelongsTo(f.Installation) {
+			return errors.Join(ErrForeign, stale.Close())
 		}
 		if err := stale.Remove(); err != nil {
 			return err
@@ -126,16 +134,26 @@ func Writable(workRoot string) error {
 	return nil
 }
 
+// probe makes a folder beside those of attempts, as one that is being removed:
+// if this is cut short, it is found as a folder of no attempt.
 func probe(workRoot string) error {
-	if err := os.MkdirAll(filepath.Join(workRoot, attemptsDir), 0o711); err != nil {
+	attempts := filepath.Join(workRoot, attemptsDir)
+	if err := os.MkdirAll(attempts, 0o711); err != nil {
 		return err
 	}
-	file, err := os.CreateTemp(workRoot, ".probe-")
+	path, err := os.MkdirTemp(attempts, gone)
 	if err != nil {
 		return err
 	}
-	_, err = file.WriteString("is there space?")
-	return errors.Join(err, file.Close(), os.Remove(file.Name()))
+	f := &Folder{workRoot: workRoot, path: path}
+	f.lock, err = lock(path)
+	if errors.Is(err, ErrLocked) || errors.Is(err, fs.ErrNotExist) {
+		return nil // it could be made, and somebody who looked through the folders removes it
+	}
+	if err == nil {
+		_, err = f.lock.WriteString("is there space?")
+	}
+	return errors.Join(err, f.Remove())
 }
 
 // Take takes over the folder of one attempt. The error is [ErrLocked] while its

@@ -2,6 +2,7 @@ package folder_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -237,6 +238,37 @@ func TestWhatAnEarlierClaimLeftIsRemoved(t *testing.T) {
 	}
 }
 
+// Another installation may have a job of the same id, whose container runs.
+func TestWhatAnotherInstallationLeftIsNotRemoved(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	theirs := about("job")
+	theirs.Installation = "theirs"
+	f, err := folder.Create(root, theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(f.VolumesDir(), "file")
+	if err := errors.Join(os.WriteFile(kept, nil, 0o600), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	ours := about("job")
+	ours.Installation = "ours"
+	if _, err := folder.Create(root, ours); !errors.Is(err, folder.ErrForeign) {
+		t.Errorf("made over another installation's, error %v", err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+	again, err := folder.Create(root, theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Remove(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestStepResults(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -339,6 +371,45 @@ func TestWritable(t *testing.T) {
 	}
 	if err := folder.Writable(file); err == nil || !strings.Contains(err.Error(), "work folder") {
 		t.Errorf("a file as work folder: %v", err)
+	}
+}
+
+// Where attempts' folders are made may be less writable than the work folder
+// around it.
+func TestWritableLooksWhereFoldersAreMade(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	if err := os.Symlink("/proc", filepath.Join(root, "attempts")); err != nil { // nobody makes a folder there, not even root
+		t.Fatal(err)
+	}
+	if err := folder.Writable(root); err == nil || !strings.Contains(err.Error(), "work folder") {
+		t.Errorf("folders of attempts cannot be made: %v", err)
+	}
+}
+
+// Writable and whoever looks for abandoned folders do not disturb each other.
+func TestWritableBesideALook(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	var looks sync.WaitGroup
+	defer looks.Wait()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	looks.Go(func() {
+		for ctx.Err() == nil {
+			found, err := folder.Abandoned(root)
+			for _, f := range found {
+				err = errors.Join(err, f.Remove())
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 500 {
+		if err := folder.Writable(root); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

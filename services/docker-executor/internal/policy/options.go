@@ -112,5 +112,26 @@ func (p *Policy) Complete(task *contracts.DockerOptions) contracts.DockerOptions
 	return all
 }
 
+// MemoryLimit returns how many bytes of memory a container with a task's options
+// may use, and what says so; 0 is no limit.
+func (p *Policy) MemoryLimit(task *contracts.DockerOptions) (limit int64, setting string) {
+	all := p.Complete(task)
+	if limit = int64(all.MemLimit); limit == 0 {
+		return 0, ""
+	}
+	switch {
+	case task.MemLimit > 0:
+		return limit, "docker.options.mem_limit"
+	case p.run.MemLimit > 0:
+		return limit, "mem_limit in this node's " + SettingRunOptions
+	case limit >= p.caps.Memory:
+		return limit, "this node's " + SettingMemory
+	case task.MemswapLimit > 0: // which includes the memory, and is less than the cap
+		return limit, "docker.options.memswap_limit"
+	default:
+		return limit, "memswap_limit in this node's " + SettingRunOptions
+	}
+}
+
 // Volumes returns what the operator mounts into every container.
 func (p *Policy) Volumes() []contracts.Volume { return p.volumes }

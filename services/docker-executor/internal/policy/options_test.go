@@ -143,3 +143,25 @@ func TestVolumesOfTheOperator(t *testing.T) {
 		}
 	}
 }
+
+func TestMemoryLimit(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		task, operator string
+		most           int64
+		limit          int64
+		setting        string
+	}{
+		"none":               {`{}`, `{}`, 0, 0, ""},
+		"task's":             {`{"mem_limit":"64m"}`, `{"mem_limit":"32m"}`, 128 << 20, 64 << 20, "docker.options.mem_limit"},
+		"operator's":         {`{}`, `{"mem_limit":"32m"}`, 128 << 20, 32 << 20, "mem_limit in this node's GANTRY_DOCKER_RUN_OPTIONS"},
+		"cap":                {`{}`, `{}`, 128 << 20, 128 << 20, "this node's GANTRY_MAX_MEMORY"},
+		"task's with swap":   {`{"memswap_limit":"64m"}`, `{}`, 128 << 20, 64 << 20, "docker.options.memswap_limit"},
+		"operator's of both": {`{}`, `{"memswap_limit":"64m"}`, 128 << 20, 64 << 20, "memswap_limit in this node's GANTRY_DOCKER_RUN_OPTIONS"},
+	} {
+		p := newPolicy(t, policy.Config{RunOptions: *options(t, test.operator), Caps: policy.Caps{Memory: test.most}})
+		if limit, setting := p.MemoryLimit(options(t, test.task)); limit != test.limit || setting != test.setting {
+			t.Errorf("%s: %d, %q", name, limit, setting)
+		}
+	}
+}

@@ -23,6 +23,8 @@ const (
 	SettingTime    = "GANTRY_MAX_TIME"
 	SettingMemory  = "GANTRY_MAX_MEMORY"
 	SettingCPUs    = "GANTRY_MAX_CPUS"
+	// SettingRunOptions is what [ReadRunOptions] reads.
+	SettingRunOptions = "GANTRY_DOCKER_RUN_OPTIONS"
 )
 
 // Config is what the operator allows.

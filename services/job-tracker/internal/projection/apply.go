@@ -70,6 +70,7 @@ func applyData(job *contracts.Job, entry *contracts.Entry) {
 		job.Node, job.Executor = data.Node, data.Executor
 	case *contracts.Released:
 		job.Node, job.Executor = "", ""
+		job.Message = data.Reason
 	case *contracts.Started:
 		job.Container, job.StartedAt = data.Container, entry.Time
 	case *contracts.Pushed:
@@ -88,6 +89,9 @@ func applyData(job *contracts.Job, entry *contracts.Entry) {
 			job.Outputs = data.Outputs[:min(len(data.Outputs), maxOutputs)]
 		}
 	case *contracts.Canceled:
+		if job.Executor == "" {
+			job.Message = "" // why it was given back is not why it ended
+		}
 		job.Message = cmp.Or(data.Reason, job.Message)
 	}
 }
@@ -139,7 +143,7 @@ func detail(job *contracts.Job, entry *contracts.Entry) string {
 	case *contracts.Adopted:
 		return adoptedBy(job, data)
 	case *contracts.Released:
-		return fmt.Sprintf("given back by executor %s on node %s before its container started, to be claimed again", data.Executor, data.Node)
+		return givenBack(data)
 	case *contracts.Started:
 		return "container " + data.Container[:min(12, len(data.Container))]
 	case *contracts.Canceling:
@@ -176,6 +180,14 @@ func adoptedBy(job *contracts.Job, data *contracts.Adopted) string {
 	}
 	if job.Container != "" {
 		phrase += ", with the same container"
+	}
+	return phrase
+}
+
+func givenBack(data *contracts.Released) string {
+	phrase := fmt.Sprintf("given back by executor %s on node %s before its container started, to be claimed again", data.Executor, data.Node)
+	if data.Reason != "" {
+		phrase += ": " + shorten(data.Reason, maxDetail-100)
 	}
 	return phrase
 }

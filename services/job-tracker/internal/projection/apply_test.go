@@ -74,6 +74,24 @@ func TestApply(t *testing.T) {
 			[]contracts.EntryData{submission(), queued, claimed, &contracts.Released{Node: "n", Executor: "e"}},
 			contracts.Job{Status: contracts.StatusQueued, Attempt: 1}, "given back by executor e on node n before its container started, to be claimed again",
 		},
+		"given back for a reason": {
+			[]contracts.EntryData{submission(), queued, claimed, &contracts.Released{Node: "n", Executor: "e", Reason: "the engine does not answer"}},
+			contracts.Job{Status: contracts.StatusQueued, Attempt: 1, Message: "the engine does not answer"},
+			"given back by executor e on node n before its container started, to be claimed again: the engine does not answer",
+		},
+		"given back for a long reason": {
+			[]contracts.EntryData{submission(), queued, claimed, &contracts.Released{Node: "n", Executor: "e", Reason: strings.Repeat("x", 1000)}},
+			contracts.Job{Status: contracts.StatusQueued, Attempt: 1, Message: strings.Repeat("x", 1000)},
+			"given back by executor e on node n before its container started, to be claimed again: " + strings.Repeat("x", 400) + " …",
+		},
+		"given back and claimed again": {
+			[]contracts.EntryData{submission(), queued, claimed, &contracts.Released{Node: "n", Executor: "e", Reason: "the engine does not answer"}, claimed},
+			contracts.Job{Status: contracts.StatusClaimed, Attempt: 2, Node: "n", Executor: "e"}, "by executor e on node n",
+		},
+		"given back and canceled": {
+			[]contracts.EntryData{submission(), queued, claimed, &contracts.Released{Node: "n", Executor: "e", Reason: "the engine does not answer"}, &contracts.Canceled{By: "ann"}},
+			contracts.Job{Status: contracts.StatusCanceled, Attempt: 1, EndedAt: at.Add(4 * time.Second)}, "by ann",
+		},
 		"taken over": {
 			[]contracts.EntryData{submission(), queued, claimed, started, &contracts.Claimed{Node: "m", Executor: "f"}},
 			contracts.Job{Status: contracts.StatusClaimed, Attempt: 2, Crashes: 1, Node: "m", Executor: "f"}, "by executor f on node m, which takes over: attempt 1 was lost with executor e on node n",

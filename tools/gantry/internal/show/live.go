@@ -263,7 +263,11 @@ func Turn(before, e *contracts.Entry) string {
 	case *contracts.Adopted:
 		return fmt.Sprintf("executor %s goes on with attempt %d, which another one left", Clean(string(data.Executor)), e.Attempt)
 	case *contracts.Released:
-		return fmt.Sprintf("executor %s stops before the container started and gives the job back", Clean(string(data.Executor)))
+		back := fmt.Sprintf("executor %s gives attempt %d back before its container started", Clean(string(data.Executor)), e.Attempt)
+		if data.Reason != "" {
+			back += ": " + Clean(data.Reason)
+		}
+		return back
 	case *contracts.Claimed:
 		if before != nil && before.Running() && e.Crashes > before.Crashes {
 			return fmt.Sprintf("attempt %d was lost with its worker, executor %s begins attempt %d", before.Attempt, Clean(string(data.Executor)), e.Attempt)

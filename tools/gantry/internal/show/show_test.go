@@ -212,7 +212,11 @@ func TestTurn(t *testing.T) {
 		{running, &contracts.Entry{Attempt: 2, Crashes: 1, Data: &contracts.Claimed{Executor: "ex-2"}}, "attempt 1 was lost with its worker, executor ex-2 begins attempt 2"},
 		{queued, &contracts.Entry{Attempt: 1, Data: &contracts.Claimed{Executor: "ex-2"}}, ""},
 		{nil, queued, ""},
-		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Released{Executor: "ex-2"}}, "executor ex-2 stops before the container started and gives the job back"},
+		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Released{Executor: "ex-2"}}, "executor ex-2 gives attempt 1 back before its container started"},
+		{
+			running, &contracts.Entry{Attempt: 1, Data: &contracts.Released{Executor: "ex-2", Reason: "the engine\ndoes not answer"}},
+			"executor ex-2 gives attempt 1 back before its container started: the engine does not answer",
+		},
 		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Failed{Message: "engine gone", WillRetry: true}}, "attempt 1 failed and will be tried again: engine gone"},
 		{running, &contracts.Entry{Attempt: 1, Data: &contracts.Failed{Message: "exit code 3"}}, ""},
 	} {

@@ -52,6 +52,8 @@ func kindOf(err error) error {
 	switch {
 	case noSpace(err):
 		return engine.ErrNoSpace
+	case errors.Is(err, context.DeadlineExceeded):
+		return engine.ErrSilent
 	case disconnected(err), errdefs.IsUnavailable(err):
 		return engine.ErrUnavailable
 	case errdefs.IsNotFound(err):
@@ -79,6 +81,8 @@ func createKind(err error) error {
 		return engine.ErrNoDriver
 	case says(err, "--storage-opt"):
 		return engine.ErrRefused // options that the engine's own storage does not have
+	case says(err, "cannot mkdir") && says(err, "is not a directory"):
+		return engine.ErrRefused // a working_dir that is a file of the image
 	default:
 		return kindOf(err)
 	}
@@ -89,7 +93,7 @@ func createKind(err error) error {
 func startKind(err error) error {
 	kind := kindOf(err)
 	switch {
-	case kind == engine.ErrNoSpace, kind == engine.ErrUnavailable:
+	case kind == engine.ErrNoSpace, errors.Is(kind, engine.ErrUnavailable):
 		return kind
 	case says(err, "no such container"):
 		return engine.ErrNotFound
@@ -99,7 +103,8 @@ func startKind(err error) error {
 		return engine.ErrFailed
 	case kind == engine.ErrRefused, kind == engine.ErrNotFound: // such as a network that does not exist
 		return engine.ErrCannotStart
-	case says(err, "oci runtime create failed", "unable to find user", "no matching entries in passwd", "stat /dev/", "gathering device information"):
+	case says(err, "oci runtime create failed", "unable to find user", "no matching entries in passwd",
+		"unable to find group", "no matching entries in group", "invalid tmpfs option", "stat /dev/", "gathering device information"):
 		return engine.ErrCannotStart
 	default:
 		return kind

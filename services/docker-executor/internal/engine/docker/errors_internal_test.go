@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,13 @@ func TestKinds(t *testing.T) {
 		{createKind, answer(invalid, "Minimum memory limit allowed is 6MB"), engine.ErrRefused},
 		{createKind, answer(internal, "mkdir /var/lib/docker/overlay2/x: no space left on device"), engine.ErrNoSpace},
 		{createKind, io.ErrUnexpectedEOF, engine.ErrUnavailable},
+		{createKind, answer(internal, "Cannot mkdir: /bin/sh is not a directory"), engine.ErrRefused},
+		{createKind, fmt.Errorf("create: %w", context.DeadlineExceeded), engine.ErrSilent},
+		{startKind, fmt.Errorf("start: %w", context.DeadlineExceeded), engine.ErrSilent},
+		{kindOf, fmt.Errorf("inspect: %w", context.DeadlineExceeded), engine.ErrUnavailable},
+		{startKind, answer(internal, "invalid tmpfs option [\"foo=bar\"]"), engine.ErrCannotStart},
+		{startKind, answer(internal, "Unable to find group nogroup: no matching entries in group file"), engine.ErrCannotStart},
+		{startKind, answer(internal, "Unable to find user nobody: no matching entries in passwd file"), engine.ErrCannotStart},
 		{startKind, answer(internal, `could not select device driver "" with capabilities: [[gpu]]`), engine.ErrNoDriver},
 		{startKind, answer(internal, `could not select device driver "nvidia" with capabilities: [[gpu]]`), engine.ErrNoDriver},
 		{startKind, answer(internal, "CDI device injection failed: unresolvable CDI devices nvidia.com/gpu=all"), engine.ErrNoDriver},

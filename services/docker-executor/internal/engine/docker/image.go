@@ -30,7 +30,7 @@ func (e *Engine) Image(ctx context.Context, ref string) (engine.Image, error) {
 	}
 	img := engine.Image{ID: found.ID, Digest: digestFor(ref, found.RepoDigests)}
 	if found.Config != nil {
-		img.Labels = found.Config.Labels
+		img.Labels, img.StopSignal = found.Config.Labels, found.Config.StopSignal
 	}
 	return img, nil
 }

@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -90,7 +91,7 @@ func askManner(ctx context.Context, api *client.Client, id string) (*manner, tim
 	// It is of this run only if no other one began in between.
 	again, _, err := identify(ctx, api)
 	if err == nil && again != id {
-		err = fmt.Errorf("it is being restarted: %w", context.DeadlineExceeded)
+		err = fmt.Errorf("it is being restarted: %w", io.ErrUnexpectedEOF)
 	}
 	if err != nil {
 		return nil, before, err

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -23,6 +24,7 @@ func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.
 		defer w.close()
 	}
 	pause := eager()
+	var removing time.Time // since when
 	for {
 		err := e.untilStopped(ctx, id)
 		if ctx.Err() != nil {
@@ -49,7 +51,21 @@ func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.
 				exit.EngineLost = e.stopping(ctx, w)
 			}
 			return exit, nil
-		case engine.Running, engine.Removing:
+		case engine.Running:
+			removing = time.Time{}
+		case engine.Removing:
+			// It has stopped, so that asking to wait for it takes no time. One whose
+			// removal failed stays so.
+			if removing.IsZero() {
+				removing = time.Now()
+			}
+			if time.Since(removing) > e.cfg.UnavailableLimit {
+				return engine.Exit{}, &engine.Error{Op: "wait for", Subject: subject(id), Kind: engine.ErrFailed, Detail: "its removal began and does not end"}
+			}
+			if err := sleep(ctx, pause.NextBackOff()); err != nil {
+				return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), err)
+			}
+			continue
 		}
 		if err == nil {
 			pause.Reset()
@@ -96,13 +112,13 @@ func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.St
 		if err == nil {
 			return found.State, nil
 		}
-		if kindOf(err) == engine.ErrUnavailable {
+		if errors.Is(kindOf(err), engine.ErrUnavailable) {
 			return nil, err
 		}
 		return nil, backoff.Permanent(err)
 	}
 	state, err := backoff.Retry(ctx, look, backoff.WithBackOff(eager()), backoff.WithMaxElapsedTime(e.cfg.UnavailableLimit))
-	if err != nil && kindOf(err) == engine.ErrUnavailable {
+	if err != nil && errors.Is(kindOf(err), engine.ErrUnavailable) {
 		return nil, fmt.Errorf("no answer for %s: %w", e.cfg.UnavailableLimit, err)
 	}
 	return state, err
