@@ -148,6 +148,11 @@ func girderJobIsTakenOnce(t *testing.T, server natstest.NATS) {
 	if _, err := b.PutGirderJob(t.Context(), "job", 0, contracts.GirderJobRef{Creating: true}); !errors.Is(err, bus.ErrOvertaken) {
 		t.Errorf("a second creation: %v", err)
 	}
+	for range 50 { // one word right after the other
+		if seq, err = b.PutGirderJob(t.Context(), "job", seq, contracts.GirderJobRef{Creating: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := b.PutGirderJob(t.Context(), "job", seq, contracts.GirderJobRef{ID: "x"}); err != nil {
 		t.Error(err)
 	}

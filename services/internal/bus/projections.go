@@ -267,12 +267,21 @@ func (b *Bus) PutGirderJob(ctx context.Context, job contracts.JobID, before uint
 		ack, err := b.JetStream().Publish(ctx, contracts.GirderSubject(job), data, jetstream.WithExpectLastSequencePerSubject(before))
 		if err == nil {
 			seq = ack.Sequence
+			return nil
 		}
-		return err
+		if !isWrongSequence(err) {
+			return err
+		}
+		// One of several servers may answer so for a moment after the word before.
+		_, present, err := b.GirderJob(ctx, job)
+		switch {
+		case err != nil:
+			return err
+		case present != before:
+			return ErrOvertaken
+		}
+		return errUndecided
 	}, contracts.GirderSubject(job))
-	if isWrongSequence(err) {
-		err = ErrOvertaken
-	}
 	if err != nil {
 		return 0, fmt.Errorf("store Girder job of %s: %w", job, err)
 	}
