@@ -31,7 +31,7 @@ type Revoke struct {
 	Reason string `json:"reason,omitempty"`
 }
 
-// SignalOrDefault returns the stop signal.
+// SignalOrDefault returns the stop signal for a container that has none of its own.
 func (r *Revoke) SignalOrDefault() string {
 	if r.Signal == "" {
 		return DefaultStopSignal

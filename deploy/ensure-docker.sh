@@ -97,7 +97,10 @@ calm() {
 # start [FLAG…]: our own daemon, whose socket the caller's group may use.
 start() {
 	say "starting dockerd${*:+ with $*} (output in $log)"
-	: 2>/dev/null >"$log" || "${as_root[@]}" rm -f "$log"
+	local file
+	for file in "$log" "$pid_file"; do # which may be another user's
+		: 2>/dev/null >"$file" || "${as_root[@]}" rm -f "$file"
+	done
 	forget_stale
 	# shellcheck disable=SC2046 # one variable, or none
 	"${as_root[@]}" env $(calm) setsid nohup dockerd --group "$(id -gn)" "$@" >"$log" 2>&1 </dev/null 9>&- &
