@@ -128,7 +128,7 @@ func isElection(err error) bool {
 	if errors.As(err, &api) {
 		return api.Code == http.StatusServiceUnavailable && api.ErrorCode != notStored || api.ErrorCode == inProcess
 	}
-	return errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, context.DeadlineExceeded) || ConnectionBroke(err)
 }
 
 // isMissing reports whether the servers say that there is no such stream, or

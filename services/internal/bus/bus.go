@@ -291,7 +291,7 @@ func isOutage(err error) bool {
 			return true
 		}
 	}
-	return false
+	return client.ConnectionBroke(err)
 }
 
 // Installation returns the id of this installation, making one the first time.
