@@ -9,6 +9,8 @@
 # restarted, with the stacks of its goroutines kept, and a command that failed
 # with it is run again. A command that fails on an engine that works has failed.
 #
+# What failed is said once more in the end, in short: the output is long.
+#
 # Only an engine that ensure-docker.sh started is restarted; of another one it is
 # said what is wrong.
 set -euo pipefail
@@ -96,12 +98,19 @@ watch() {
 	done
 }
 
+# give_up: with what failed, and the first lines of what it said.
+give_up() {
+	say "what failed, in short:"
+	grep -aE -A3 '^ *--- FAIL|^FAIL|^panic:|^WARNING: DATA RACE|^ +[a-z_]+_test\.go:[0-9]+: ' "$work/output" | cut -c 1-300 | head -n 80 >&2 || true
+	exit "$code"
+}
+
 for ((try = 1; ; try++)); do
 	rm -f "$work/locked" "$work/over"
 	watch &
 	watcher=$!
 	code=0
-	"$@" || code=$?
+	"$@" 2>&1 | tee "$work/output" || code=${PIPESTATUS[0]}
 	touch "$work/over"
 	wait "$watcher" || true
 	if [ "$code" = 0 ]; then # whoever comes next needs an engine that works
@@ -109,10 +118,10 @@ for ((try = 1; ; try++)); do
 		exit 0
 	fi
 	if [ ! -e "$work/locked" ]; then
-		runs_nothing || exit "$code"
-		restart_engine || exit "$code"
+		runs_nothing || give_up
+		restart_engine || give_up
 	fi
-	engine_pid >/dev/null || exit "$code"
-	[ "$try" -lt "$tries" ] || exit "$code"
+	engine_pid >/dev/null || give_up
+	[ "$try" -lt "$tries" ] || give_up
 	say "the command failed while the engine was locked up (exit code $code): once more"
 done

@@ -190,8 +190,9 @@ func TestAKeptContainerOutlivesItsExecutor(t *testing.T) {
 		t.Fatalf("the job's containers are %v", kept)
 	}
 	t.Cleanup(func() { s.Engine.Remove(kept[0]) })
+	s.Services[setup.Executor].Kill() // it would find the orphan before that is started
 	orphan := s.Engine.RunNamed("", map[string]string{"gantry.installation": s.Installation(), "gantry.job": "nobodys", "gantry.attempt": "1", "gantry.executor": "ex-gone"})
-	s.Services[setup.Executor].Restart()
+	s.Services[setup.Executor].Start()
 	s.Engine.AwaitRemoved(s.Context(), orphan) // the reconciler has looked
 	s.succeed(s.command("true"))
 	if now := s.Engine.Containers("gantry.job=" + string(end.job)); !slices.Equal(now, kept) {

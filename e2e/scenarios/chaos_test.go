@@ -56,6 +56,7 @@ func TestRollingRestarts(t *testing.T) {
 					t.Errorf("exit code %d after SIGTERM", code)
 				}
 				process.Start()
+				process.AwaitOutput("starting") // before that a signal just ends it
 			})
 			c.work.Check(workload.Expect{Progress: name != setup.Executor})
 		})

@@ -152,11 +152,13 @@ func checkDeadLetter(t *testing.T, g *setup.Gantry, job contracts.JobID, words [
 // itself does.
 func TestTokenThatMayNotCreateJobs(t *testing.T) {
 	t.Parallel()
-	g := setup.Start(t, setup.Config{})
+	g := setup.Start(t, setup.Config{Hold: []string{setup.Executor}})
 	task := g.Shell("echo ran")
 	task.Girder = g.Girder.Of("not allowed")
 	task.Girder.Job.Token = contracts.Secret(g.Girder.DataAccess)
 	job := g.MustSubmit(task)
+	g.AwaitGirderJob(job) // an attempt waits for its refusal for two seconds
+	g.Services[setup.Executor].Start()
 	failed := g.AwaitFailure(job)
 	g.AwaitJob(job, func(j *contracts.Job) bool { return j.Status.Terminal() })
 	for place, text := range map[string]string{"the life": failed.Message, "gantry jobs show": g.MustGantry("jobs", "show", string(job))} {

@@ -131,7 +131,7 @@ func (g *Gantry) JobLog(job contracts.JobID) (all string, byStream map[contracts
 func (g *Gantry) AwaitJob(job contracts.JobID, condition func(*contracts.Job) bool) *contracts.Job {
 	g.T.Helper()
 	var last contracts.Job
-	g.watch(contracts.BucketJobs, string(job), func(update jetstream.KeyValueEntry) bool {
+	g.watch(contracts.BucketJobs, string(job), nil, func(update jetstream.KeyValueEntry) bool {
 		last = contracts.Job{}
 		if err := json.Unmarshal(update.Value(), &last); err != nil {
 			g.T.Fatalf("read projection of %s: %v", job, err)
@@ -184,8 +184,9 @@ func (g *Gantry) AwaitService(name string) {
 }
 
 // watch passes the values of keys on until found returns true; otherwise is
-// called when that takes too long.
-func (g *Gantry) watch(bucket, keys string, found func(jetstream.KeyValueEntry) bool, otherwise func()) {
+// called when that takes too long, or who is to write them is gone. A nil
+// channel stands for nobody in particular.
+func (g *Gantry) watch(bucket, keys string, gone <-chan struct{}, found func(jetstream.KeyValueEntry) bool, otherwise func()) {
 	g.T.Helper()
 	var watcher jetstream.KeyWatcher
 	g.persist("watch bucket "+bucket, func(ctx context.Context) error {
@@ -202,6 +203,9 @@ func (g *Gantry) watch(bucket, keys string, found func(jetstream.KeyValueEntry) 
 			if update != nil && found(update) {
 				return
 			}
+		case <-gone:
+			otherwise()
+			return
 		case <-g.ctx.Done():
 			otherwise()
 			return

@@ -141,7 +141,7 @@ func (g *Gantry) AwaitTransfer(n *Node) { g.await(Transfer, n.Transfer, n) }
 func (g *Gantry) await(service string, p *Process, n *Node) {
 	g.T.Helper()
 	since := p.startedAt()
-	g.watch(contracts.BucketNodes, contracts.InstanceKey(service, "*"), func(update jetstream.KeyValueEntry) bool {
+	g.watch(contracts.BucketNodes, contracts.InstanceKey(service, "*"), p.ended(), func(update jetstream.KeyValueEntry) bool {
 		var instance contracts.Instance
 		if update.Operation() != jetstream.KeyValuePut || json.Unmarshal(update.Value(), &instance) != nil {
 			return false
@@ -152,7 +152,7 @@ func (g *Gantry) await(service string, p *Process, n *Node) {
 			}
 		}
 		return !instance.Started.Before(since)
-	}, func() { g.T.Fatalf("%s is not there", p.Name) })
+	}, func() { g.T.Fatalf("%s does not announce itself", p.Name) })
 }
 
 // services are all processes but NATS, in the order in which they are to be

@@ -220,11 +220,8 @@ func (p *Process) end(sig syscall.Signal) int {
 
 // awaitWatched returns when nobody waits for the process's end any more.
 func (p *Process) awaitWatched() {
-	p.mu.Lock()
-	last := p.last
-	p.mu.Unlock()
-	if last != nil {
-		<-last.ended
+	if ended := p.ended(); ended != nil {
+		<-ended
 	}
 }
 
@@ -274,6 +271,17 @@ func (p *Process) PeakMemory() int64 {
 	}
 	p.t.Fatalf("%s says nothing of memory", file)
 	return 0
+}
+
+// ended returns a channel that is closed when the run that was started last has
+// ended, nil for a process that was never started.
+func (p *Process) ended() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.last == nil {
+		return nil
+	}
+	return p.last.ended
 }
 
 func (p *Process) startedAt() time.Time {
@@ -367,7 +375,7 @@ func (p *Process) Log() string {
 }
 
 // shownLines is how much of a log a failed test shows.
-const shownLines = 150
+const shownLines = 30
 
 func (p *Process) showLog() {
 	data, err := os.ReadFile(p.LogFile)

@@ -140,7 +140,13 @@ func TestASessionIsTheWayToGirder(t *testing.T) {
 // that say why.
 func (p *private) refuses(task *contracts.Task, words []string) {
 	p.T.Helper()
+	executor := p.Services[setup.Executor]
+	executor.Stop()
 	job := p.MustSubmit(task)
+	if task.Girder.Job != nil {
+		p.AwaitGirderJob(job) // an attempt waits for its refusal for two seconds
+	}
+	executor.Start()
 	failed := p.AwaitFailure(job)
 	for _, word := range words {
 		if !strings.Contains(failed.Message, word) {

@@ -285,7 +285,8 @@ func isOutage(err error) bool {
 	for _, outage := range []error{
 		errUndecided, jetstream.ErrJetStreamNotEnabled,
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
-		nats.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, nats.ErrReconnectBufExceeded,
+		nats.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
+		nats.ErrReconnectBufExceeded,
 	} {
 		if errors.Is(err, outage) {
 			return true
@@ -306,7 +307,7 @@ func (b *Bus) Installation(ctx context.Context) (string, error) {
 		if err != nil && !errors.Is(err, jetstream.ErrKeyExists) {
 			return err
 		}
-		entry, err := kv.Get(ctx, contracts.InstallationKey)
+		entry, err := b.key(ctx, contracts.BucketInstallation, contracts.InstallationKey)
 		if err != nil {
 			return err
 		}

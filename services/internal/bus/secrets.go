@@ -30,11 +30,7 @@ func (b *Bus) Secrets(ctx context.Context, job contracts.JobID, kind contracts.S
 
 func (b *Bus) secrets(ctx context.Context, key string) (secrets contracts.Secrets, revision uint64, err error) {
 	err = b.persist(ctx, func(ctx context.Context) error {
-		kv, err := b.JetStream().KeyValue(ctx, contracts.BucketSecrets)
-		if err != nil {
-			return err
-		}
-		entry, err := kv.Get(ctx, key)
+		entry, err := b.key(ctx, contracts.BucketSecrets, key)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			secrets, revision = nil, 0
 			return nil
