@@ -65,9 +65,9 @@ func checkURL(raw string) error {
 	case err != nil:
 		return errors.New("is not a URL") // the parser's error would repeat what may be a secret
 	case u.Scheme != "http" && u.Scheme != "https", u.Host == "":
-		return fmt.Errorf("%q is not an http or https URL", u.Redacted())
+		return fmt.Errorf("%q is not an http or https URL", redactURLs(u.Redacted()))
 	case u.User != nil:
-		return fmt.Errorf("%q must not contain a user name or password", u.Redacted())
+		return fmt.Errorf("%q must not contain a user name or password", redactURLs(u.Redacted()))
 	}
 	return nil
 }

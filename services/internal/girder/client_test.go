@@ -131,7 +131,7 @@ func TestFormIsStrictAndValid(t *testing.T) {
 
 func TestRetryAfterIsHonored(t *testing.T) {
 	t.Parallel()
-	p := newPatience(Retry{Total: time.Hour, First: time.Millisecond, Max: time.Millisecond})
+	p := newPatience(Retry{Total: time.Hour, First: time.Millisecond, Max: time.Millisecond}, time.Now())
 	p.note(false, &Error{Status: 429, RetryAfter: 7 * time.Minute})
 	if got := p.NextBackOff(); got != 7*time.Minute {
 		t.Errorf("waits %v", got)
@@ -485,39 +485,5 @@ func TestBodyIsLeftAloneAfterTheCall(t *testing.T) {
 	}
 	if body.n == 0 {
 		t.Fatal("the body was never read")
-	}
-}
-
-func TestWhatAProxySaysIsForeign(t *testing.T) {
-	t.Parallel()
-	page, own := "<html><h1>no</h1></html>", `{"type":"access","message":"no"}`
-	for _, answer := range []struct {
-		status  int
-		body    string
-		foreign bool
-	}{
-		{401, page, true}, {403, page, true}, {404, page, true}, {405, "", true}, {502, page, true},
-		{400, page, false}, {411, page, false}, {413, "too large", false}, {401, own, false}, {403, own, false},
-	} {
-		tries := 0
-		c, _ := serve(t, Options{Retry: Retry{Total: -1}}, func(w http.ResponseWriter, _ *http.Request) {
-			if tries++; tries == 1 {
-				w.WriteHeader(answer.status)
-				_, _ = io.WriteString(w, answer.body)
-				return
-			}
-			_, _ = io.WriteString(w, `{"_id":"`+testID+`","status":2}`)
-		})
-		patient := Retry{Total: 10 * time.Minute, First: time.Millisecond, Max: time.Millisecond, Foreign: true}
-		err := patient.Do(t.Context(), nil, func() (bool, error) {
-			_, err := c.GetJob(t.Context(), testID)
-			if err != nil && IsForeign(err) != answer.foreign {
-				t.Errorf("%d %q: foreign is %t", answer.status, answer.body, !answer.foreign)
-			}
-			return false, err
-		})
-		if (err == nil) != answer.foreign {
-			t.Errorf("%d %q: %v after %d tries", answer.status, answer.body, err, tries)
-		}
 	}
 }

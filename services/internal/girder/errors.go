@@ -48,6 +48,7 @@ type Error struct {
 	Host       string        // who answered, where that is not Girder
 	Waited     time.Duration // by our own bounds on traffic, before the answer
 	Size       int64         // of the file of which a range was refused, where the server says it
+	Diverted   bool          // another path than ours was asked last, to which Girder redirected
 }
 
 // Error says what was asked and how it was refused, in one line.
@@ -155,9 +156,12 @@ func IsTemporary(err error) bool {
 // Girder's own have. Those that speak of the request itself count as Girder's,
 // which sends some of them as HTML or plain text. Girder also answers 404 as HTML
 // for a resource that it does not have: whoever asks this knows that it has it.
+//
+// What a server says to which Girder redirects, as an object store, is its own word
+// about the request.
 func IsForeign(err error) bool {
 	var refusal *Error
-	if !errors.As(err, &refusal) || refusal.Type != "" {
+	if !errors.As(err, &refusal) || refusal.Type != "" || refusal.Host != "" || refusal.Diverted {
 		return false
 	}
 	switch refusal.Status {
@@ -167,6 +171,17 @@ func IsForeign(err error) bool {
 	default:
 		return true
 	}
+}
+
+// IsOutage reports whether an error says nothing about the request itself: it is
+// temporary, or something before Girder answered in its place. A redirect that we
+// do not follow says that the URL is the wrong one.
+func IsOutage(err error) bool {
+	var refusal *Error
+	if errors.As(err, &refusal) && refusal.Status/100 == 3 {
+		return false
+	}
+	return IsTemporary(err) || IsForeign(err)
 }
 
 // maxErrorBody is how much of an error's body is read. Girder's are far shorter.

@@ -72,7 +72,7 @@ func (c *Client) DownloadFile(ctx context.Context, id FileID, offset int64) (*Do
 	}
 	d, err := download(resp, offset)
 	if errors.Is(err, ErrOtherRange) {
-		err = &Unreachable{Method: req.method, Path: req.path, Host: c.s.elsewhere(resp.Request.URL), Err: err}
+		err = &Unreachable{Method: req.method, Path: req.path, Host: c.s.elsewhere(resp.Request.URL), Err: c.s.hide(err)}
 	}
 	if err != nil {
 		return nil, errors.Join(err, resp.Body.Close())

@@ -55,10 +55,19 @@ func (r Retry) again(err error) bool {
 // context. A try that reports progress starts the patience anew. waiting, if
 // not nil, is told of each wait.
 func (r Retry) Do(ctx context.Context, waiting func(err error, wait time.Duration), try func() (progress bool, err error)) error {
+	began := time.Now()
+	progress, err := try()
+	if err == nil { // which is usual, and needs nothing of what follows
+		return nil
+	}
 	r = r.withDefaults()
-	p := newPatience(r)
-	gave := false
-	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+	return r.goOn(ctx, waiting, try, newPatience(r, began), progress, err)
+}
+
+// goOn is Do after a first try that failed.
+func (r Retry) goOn(ctx context.Context, waiting func(error, time.Duration), try func() (bool, error), p *patience, progress bool, err error) error {
+	first, gave := true, false
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
 		if gave {
 			gave = false
 			began := time.Now()
@@ -67,7 +76,10 @@ func (r Retry) Do(ctx context.Context, waiting func(err error, wait time.Duratio
 			}
 			p.since = p.since.Add(time.Since(began))
 		}
-		progress, err := try()
+		if !first {
+			progress, err = try()
+		}
+		first = false
 		p.note(progress, err)
 		if err != nil && (!r.again(err) || r.Total < 0) {
 			err = backoff.Permanent(err)
@@ -93,10 +105,10 @@ type patience struct {
 	growth *backoff.ExponentialBackOff
 }
 
-func newPatience(r Retry) *patience {
+func newPatience(r Retry, began time.Time) *patience {
 	growth := backoff.NewExponentialBackOff()
 	growth.InitialInterval, growth.MaxInterval, growth.Multiplier = r.First, r.Max, 2
-	return &patience{total: r.Total, since: time.Now(), growth: growth}
+	return &patience{total: r.Total, since: began, growth: growth}
 }
 
 func (p *patience) note(progress bool, err error) {

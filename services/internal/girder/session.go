@@ -19,6 +19,7 @@ import (
 type session struct {
 	http    *http.Client
 	server  *url.URL    // the API's or the job's
+	host    string      // who answers, as in [HostKey]
 	header  http.Header // what authorizes us; for that server only
 	retry   Retry
 	traffic *Traffic
@@ -41,7 +42,7 @@ func newSession(o Options, address string, header http.Header) (*session, error)
 	client := *o.HTTPClient
 	client.CheckRedirect = redirects(o.HTTPClient, header, o.Traffic)
 	return &session{
-		http: &client, server: server, header: header, retry: o.Retry.withDefaults(), traffic: o.Traffic,
+		http: &client, server: server, host: HostKey(o.HTTPClient, server), header: header, retry: o.Retry.withDefaults(), traffic: o.Traffic,
 		idle: cmp.Or(o.Idle, idleDefault), answer: cmp.Or(o.Answer, answerDefault), log: o.Logger,
 	}, nil
 }
@@ -97,7 +98,7 @@ func (s *session) json(ctx context.Context, c *call, out any) error {
 func (s *session) garbled(c *call, resp *http.Response, err error) error {
 	return &Unreachable{
 		Method: c.method, Path: c.path, Host: s.elsewhere(resp.Request.URL),
-		Err: fmt.Errorf("the answer is not what Girder sends: %w", err),
+		Err: fmt.Errorf("the answer is not what Girder sends: %w", s.hide(err)),
 	}
 }
 
@@ -126,7 +127,7 @@ func (s *session) send(ctx context.Context, c *call) (*http.Response, error) {
 	watched, cancel := context.WithCancelCause(ctx)
 	w := newWatch(s.idle, cancel)
 	began := time.Now()
-	leave, err := s.traffic.enter(watched, HostKey(s.http, s.server), c.movesFile())
+	leave, err := s.traffic.enter(watched, s.host, c.movesFile())
 	if err != nil {
 		w.end()
 		return nil, fmt.Errorf("%s %s: %w", c.method, c.path, err)
@@ -178,6 +179,7 @@ func (s *session) refusal(c *call, resp *http.Response, w *watch) error {
 	case err != nil:
 		return err
 	}
+	e.Diverted = resp.Request.Response != nil && resp.Request.URL.Path != asked(resp.Request).Path
 	e.Host, e.Waited, e.Size = s.elsewhere(resp.Request.URL), w.sum(), sizeOf(resp.Header.Get("Content-Range"))
 	e.Message = s.redact(e.Message)
 	if resp.StatusCode/100 == 3 {
@@ -185,6 +187,14 @@ func (s *session) refusal(c *call, resp *http.Response, w *watch) error {
 	}
 	s.traffic.refused(HostKey(s.http, resp.Request.URL), e)
 	return e
+}
+
+// asked is the URL of the request before all redirects.
+func asked(last *http.Request) *url.URL {
+	for last.Response != nil {
+		last = last.Response.Request
+	}
+	return last.URL
 }
 
 // elsewhere names the server that was asked last, where that is not Girder.
@@ -245,18 +255,6 @@ func encode(values url.Values) string {
 	return values.Encode()
 }
 
-// redact keeps what authorizes us out of a message that echoes it.
-func (s *session) redact(message string) string {
-	for _, values := range s.header {
-		for _, secret := range values {
-			if len(secret) >= 8 {
-				message = strings.ReplaceAll(message, secret, "***")
-			}
-		}
-	}
-	return message
-}
-
 // paid counts bytes of a file against the rate.
 func (s *session) paid(ctx context.Context, w *watch, body io.Reader) io.Reader {
 	if !s.traffic.limitsBytes() {
@@ -276,11 +274,11 @@ func (s *session) unreachable(ctx context.Context, c *call, w *watch, err error)
 			host = s.elsewhere(u)
 		}
 	}
-	return brokenBy(ctx, err, &Unreachable{Method: c.method, Path: c.path, Host: host, Waited: w.sum()})
+	return s.brokenBy(ctx, err, &Unreachable{Method: c.method, Path: c.path, Host: host, Waited: w.sum()})
 }
 
 // brokenBy completes an error with what broke, where that was not the caller.
-func brokenBy(ctx context.Context, err error, silence *Unreachable) error {
+func (s *session) brokenBy(ctx context.Context, err error, silence *Unreachable) error {
 	cause := context.Cause(ctx)
 	switch {
 	case errors.Is(cause, errStill), errors.Is(cause, errSilent):
@@ -288,7 +286,7 @@ func brokenBy(ctx context.Context, err error, silence *Unreachable) error {
 	case cause != nil:
 		return fmt.Errorf("%s %s: %w", silence.Method, silence.Path, cause)
 	default:
-		silence.Err = sessionFault(err)
+		silence.Err = sessionFault(s.hide(err))
 	}
 	return silence
 }

@@ -151,7 +151,7 @@ func (a *answer) Read(p []byte) (int, error) {
 	n, err := a.body.Read(p)
 	a.watch.stop()
 	if err != nil && err != io.EOF {
-		return n, brokenBy(a.ctx, err, &Unreachable{Method: a.call.method, Path: a.call.path, Host: a.from, Waited: a.watch.sum()})
+		return n, a.session.brokenBy(a.ctx, err, &Unreachable{Method: a.call.method, Path: a.call.path, Host: a.from, Waited: a.watch.sum()})
 	}
 	if !a.call.movesFile() {
 		return n, err

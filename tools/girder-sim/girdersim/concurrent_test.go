@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strconv"
 	"sync"
@@ -87,4 +88,25 @@ func TestSameChunkTwice(t *testing.T) {
 	if stored := must[[]byte](t)(b.sim.ReadFile(fmt.Sprint(file["_id"]))); !bytes.Equal(stored, append(content, content...)) {
 		t.Errorf("stored %d bytes that differ", len(stored))
 	}
+}
+
+// TestNothingIsAnsweredAfterDown, also on a connection that was accepted before and
+// comes to its handler late: Close has closed the store by then.
+func TestNothingIsAnsweredAfterDown(t *testing.T) {
+	t.Parallel()
+	s, err := Start(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	late := s.up.servers[0].Handler
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	answer := httptest.NewRecorder()
+	defer func() {
+		if ended := recover(); ended != http.ErrAbortHandler || answer.Body.Len() > 0 || len(s.Requests()) > 0 {
+			t.Errorf("%v, answered %q, requests %v", ended, answer.Body, s.Requests())
+		}
+	}()
+	late.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, apiRoot+"/system/version", nil))
 }

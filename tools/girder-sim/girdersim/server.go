@@ -178,10 +178,25 @@ func (s *Server) Up() error {
 
 // listening is the time between Up and Down.
 type listening struct {
-	servers  []*http.Server
-	cancel   context.CancelFunc // releases handlers that wait
+	servers []*http.Server
+	cancel  context.CancelFunc // releases handlers that wait
+	serving sync.WaitGroup
+
+	mu       sync.Mutex
+	stopped  bool // no handler begins any more
 	handlers sync.WaitGroup
-	serving  sync.WaitGroup
+}
+
+// enter reports whether a handler may begin, which calls handlers.Done at its end.
+// A connection that was accepted before the listeners closed may come late.
+func (up *listening) enter() bool {
+	up.mu.Lock()
+	defer up.mu.Unlock()
+	if up.stopped {
+		return false
+	}
+	up.handlers.Add(1)
+	return true
 }
 
 // listen serves what comes from the listeners; that of an object store may be nil.
@@ -203,7 +218,9 @@ func (s *Server) serveOn(ctx context.Context, up *listening, l net.Listener, isG
 	}
 	server := &http.Server{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			up.handlers.Add(1)
+			if !up.enter() {
+				panic(http.ErrAbortHandler)
+			}
 			defer up.handlers.Done()
 			s.serve(w, r, !isGirder, answer)
 		}),
@@ -224,5 +241,8 @@ func (up *listening) stop() {
 		server.Close() // what fails to close is closed
 	}
 	up.serving.Wait()
+	up.mu.Lock()
+	up.stopped = true
+	up.mu.Unlock()
 	up.handlers.Wait()
 }
