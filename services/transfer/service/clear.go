@@ -48,7 +48,7 @@ func (w *work) forgotten(ctx context.Context) error {
 func (w *work) clear(ctx context.Context, entry *journal.Entry) error {
 	err := errors.Join(stage.Discard(w.step.Volume, entry.Memory), w.cancel(ctx, entry))
 	var outage unreadable
-	later := errors.As(err, &outage) || girder.IsTemporary(err)
+	later := errors.As(err, &outage) || girder.IsOutage(err)
 	if later && time.Since(entry.Began) < forgetAfter {
 		return errors.Join(err, entry.Close())
 	}

@@ -36,4 +36,8 @@
 // The step hold keeps our ends of an attempt's named pipes open beside the
 // executor, until the attempt's folder is gone or its life has gone on. A
 // transfer that starts holds what the journal says before it does anything else.
+//
+// The journal may have steps of another installation, whose NATS this process spoke
+// to before. Ours knows no life of theirs, so they and their folders are left alone,
+// and their pipes held until their folder is gone.
 package service

@@ -60,7 +60,7 @@ func (w *work) leave(entry *journal.Entry) error {
 
 // isDone reports whether the step's result says that all of it is done.
 func (w *work) isDone() bool {
-	folder, err := openFolder(w.cfg.WorkRoot, w.step)
+	folder, err := openFolder(w.cfg.WorkRoot, w.step, w.ours)
 	if err != nil {
 		return false
 	}

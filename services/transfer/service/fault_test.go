@@ -41,7 +41,7 @@ func TestFaultsInSteps(t *testing.T) {
 	t.Parallel()
 	first, rounds := faultNumber(t, "GANTRY_FAULT_SEED", 1), faultNumber(t, "GANTRY_FAULT_RUNS", faultRounds)
 	var mu sync.Mutex
-	counts := map[faultproxy.Kind]int{}
+	counts, interrupted := map[faultproxy.Kind]int{}, 0
 	t.Run("rounds", func(t *testing.T) {
 		for seed := first; seed < first+min(rounds, faultRounds); seed++ {
 			t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
@@ -53,12 +53,21 @@ func TestFaultsInSteps(t *testing.T) {
 				for kind, n := range r.proxy.Counts() {
 					counts[kind] += n
 				}
+				if r.amid {
+					interrupted++
+				}
 			})
 		}
 	})
-	t.Logf("faults: %v", counts)
-	if rounds >= faultRounds && len(counts) < len(faultKinds())/2 {
+	t.Logf("%d interrupted amid steps, faults: %v", interrupted, counts)
+	if rounds < faultRounds || t.Failed() {
+		return
+	}
+	if len(counts) < len(faultKinds())/2 {
 		t.Errorf("few kinds of faults did happen: %v", counts)
+	}
+	if interrupted == 0 { // one that is, is so for longer than any server is waited for
+		t.Error("no transfer was ended amid its steps")
 	}
 }
 
@@ -84,6 +93,8 @@ type round struct {
 	staged map[string][]byte // what is to be on the volume, by path
 	tasks  []*tasked
 	kills  bool
+	amid   bool            // the first transfer had steps to do when it ended
+	first  map[string]bool // the uploads that were begun for it: had it noted their id?
 }
 
 // tasked is one step and how to look at what it did; whole means that it was done.
@@ -127,8 +138,11 @@ func (r *round) interrupted() {
 	if r.dice.IntN(2) == 0 {
 		cfg.CacheSize = "1m"
 	}
-	now := make(chan struct{})
-	r.proxy.Interrupt(3+r.dice.IntN(20), r.dice.IntN(2) == 0, func() { close(now) })
+	// The request is under way when the transfer ends, and so is its step.
+	now, ending := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(ending) })
+	defer goOn()
+	r.proxy.Interrupt(3+r.dice.IntN(20), r.dice.IntN(2) == 0, func() { close(now); <-ending })
 	var stop func()
 	if r.kills = r.seed%2 == 0; r.kills {
 		order := r.order()
@@ -148,10 +162,34 @@ func (r *round) interrupted() {
 			return false
 		}
 	})
+	if !r.kills {
+		goOn() // one that ends in good order waits a while for answers
+	}
 	stop()
+	goOn()
+	r.ended()
 	r.start(cfg, quick)
 	for _, task := range r.tasks {
 		r.ask(task.step) // what the other was given comes again after its lease
+	}
+}
+
+// ended looks at what the first transfer left, when nothing that it asked for is
+// under way any more.
+func (r *round) ended() {
+	r.t.Helper()
+	r.proxy.Cut()
+	r.proxy.Mend()
+	var journal strings.Builder
+	for _, path := range r.begun() {
+		text, err := os.ReadFile(path)
+		r.must(err)
+		journal.Write(text)
+	}
+	r.amid = journal.Len() > 0
+	r.first = map[string]bool{}
+	for _, up := range r.proxy.Uploads() {
+		r.first[up.ID] = strings.Contains(journal.String(), up.ID)
 	}
 }
 
@@ -310,7 +348,8 @@ func (r *round) nothingLeft() {
 		if !up.Used && !up.Told {
 			least++
 		}
-		if !up.Used && (!up.Told || r.kills) { // who was told of it may have been killed
+		noted, first := r.first[up.ID]
+		if !up.Used && (!up.Told || first && !noted) { // who was told of it may have ended before it was written down
 			most++
 		}
 	}

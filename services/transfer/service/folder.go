@@ -14,6 +14,9 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 )
 
+// aboutFile is where an executor notes what the attempt of a folder is.
+const aboutFile = "attempt.json"
+
 // folder is the place of one step's result in the attempt's folder.
 type folder struct {
 	root *os.Root // the attempt's folder
@@ -22,16 +25,32 @@ type folder struct {
 
 // openFolder opens the attempt's folder of a step. It is the executor's:
 // os.ErrNotExist means that the executor has removed it, and so has given the
-// attempt up.
-func openFolder(workRoot string, step *contracts.Step) (*folder, error) {
+// attempt up. errForeignFolder means that the attempt is not ours, the installation's.
+func openFolder(workRoot string, step *contracts.Step, ours string) (*folder, error) {
 	root, err := os.OpenRoot(filepath.Join(workRoot, step.Folder))
 	if err != nil {
 		return nil, fmt.Errorf("open the attempt's folder: %w", err)
+	}
+	if owner := ownerOf(root); owner != "" && owner != ours {
+		return nil, errors.Join(fmt.Errorf("%w, %s", errForeignFolder, owner), root.Close())
 	}
 	if err := root.Mkdir("steps", 0o755); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, errors.Join(fmt.Errorf("make the folder of steps: %w", err), root.Close())
 	}
 	return &folder{root: root, step: step.Step}, nil
+}
+
+// ownerOf returns the installation whose attempt a folder is, empty where its
+// executor did not note that in a way that can be read.
+func ownerOf(root *os.Root) string {
+	var about struct {
+		Installation string `json:"installation"`
+	}
+	data, err := root.ReadFile(aboutFile)
+	if err != nil || json.Unmarshal(data, &about) != nil {
+		return ""
+	}
+	return about.Installation
 }
 
 func (f *folder) close() error { return f.root.Close() }

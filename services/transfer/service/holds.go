@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -27,6 +29,9 @@ type holds struct {
 
 	mu    sync.Mutex
 	steps map[stepKey]*hold
+	// foreign are those of other installations. Our NATS knows nothing of their
+	// attempts, so only the end of their folder lets go of them.
+	foreign map[stepKey]*hold
 }
 
 // hold is the pipes of one step. A finish has none; it is held so that it is
@@ -36,6 +41,7 @@ type hold struct {
 	open    map[contracts.Pipe]io.Closer
 	settled bool   // a stream whose result is there
 	said    string // why a pipe is not held
+	owner   string // the other installation, if it is one's
 }
 
 // holdsPipes reports whether steps of a kind are held.
@@ -58,7 +64,7 @@ func pipesOf(step *contracts.Step) []contracts.Pipe {
 }
 
 func newHolds(workRoot string, journal *journal.Journal, gone func(*contracts.Step)) *holds {
-	return &holds{workRoot: workRoot, journal: journal, gone: gone, steps: map[stepKey]*hold{}}
+	return &holds{workRoot: workRoot, journal: journal, gone: gone, steps: map[stepKey]*hold{}, foreign: map[stepKey]*hold{}}
 }
 
 // take holds all pipes of a step, or none of them. Those that are held already
@@ -99,6 +105,21 @@ func (h *holds) again(ctx context.Context) error {
 	return nil
 }
 
+// leave sets the steps of other installations apart. Their pipes stay held: their
+// containers may run, and their executors may be gone.
+func (h *holds) leave(others []*journal.Foreign) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, other := range others {
+		key := keyOf(other.Step)
+		if held := h.steps[key]; held != nil {
+			held.owner = other.Installation
+			h.foreign[key] = held
+			delete(h.steps, key)
+		}
+	}
+}
+
 // look releases the pipes of attempts whose folder is gone, and takes those
 // that it could not take before.
 func (h *holds) look(ctx context.Context) {
@@ -109,17 +130,56 @@ func (h *holds) look(ctx context.Context) {
 			h.release(ctx, step)
 			continue
 		}
-		if err := h.retake(step); err != nil { // told once
-			zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(step.Job)).Int("attempt", step.Attempt).Msg("a named pipe is not held")
+		h.retake(ctx, step, h.steps)
+	}
+	for _, held := range h.others() {
+		if h.isGone(held) {
+			h.releaseForeign(ctx, held)
+			continue
 		}
+		h.retake(ctx, held.step, h.foreign)
 	}
 }
 
-// retake holds what is not held, and returns why it cannot, unless it said so before.
-func (h *holds) retake(step *contracts.Step) error {
+// isGone reports whether the folder of another installation's attempt is there no
+// more, or is another attempt's by now.
+func (h *holds) isGone(held *hold) bool {
+	root, err := os.OpenRoot(filepath.Join(h.workRoot, held.step.Folder))
+	if err != nil {
+		return errors.Is(err, os.ErrNotExist)
+	}
+	defer root.Close()
+	owner := ownerOf(root)
+	return owner != "" && owner != held.owner
+}
+
+// releaseForeign lets the pipes of another installation's step go. The entry of a
+// stream stays for it, which may have left an upload.
+func (h *holds) releaseForeign(ctx context.Context, held *hold) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	held := h.steps[keyOf(step)]
+	delete(h.foreign, keyOf(held.step))
+	err := held.close()
+	if held.step.Kind != contracts.StepStream {
+		err = errors.Join(err, h.journal.Drop(held.step))
+	}
+	if err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(held.step.Job)).Int("attempt", held.step.Attempt).Msg("named pipes not let go cleanly")
+	}
+}
+
+// retake holds what is not held of a step that is among some, and says why it
+// cannot, unless it said so before.
+func (h *holds) retake(ctx context.Context, step *contracts.Step, among map[stepKey]*hold) {
+	if err := h.retaken(step, among); err != nil {
+		zerolog.Ctx(ctx).Warn().Err(err).Str("job", string(step.Job)).Int("attempt", step.Attempt).Msg("a named pipe is not held")
+	}
+}
+
+func (h *holds) retaken(step *contracts.Step, among map[stepKey]*hold) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	held := among[keyOf(step)]
 	if held == nil {
 		return nil
 	}
@@ -164,7 +224,14 @@ func (h *holds) finish(of *contracts.Step) *contracts.Step {
 	return nil
 }
 
-// all returns the steps of what is held.
+// others returns what is held for other installations.
+func (h *holds) others() []*hold {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Values(h.foreign))
+}
+
+// all returns the steps of what is held for ours.
 func (h *holds) all() []*contracts.Step {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -203,9 +270,11 @@ func (h *holds) release(ctx context.Context, step *contracts.Step) {
 func (h *holds) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for key, held := range h.steps {
-		_ = held.close() // descriptors that nothing was written to
-		delete(h.steps, key)
+	for _, all := range []map[stepKey]*hold{h.steps, h.foreign} {
+		for key, held := range all {
+			_ = held.close() // descriptors that nothing was written to
+			delete(all, key)
+		}
 	}
 }
 

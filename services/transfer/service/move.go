@@ -181,7 +181,7 @@ func (w *work) isOwnVolume() bool {
 }
 
 func (w *work) patience() girder.Retry {
-	retry := girder.Retry{Total: w.cfg.GirderPatience}
+	retry := girder.Retry{Total: w.cfg.GirderPatience, Foreign: true}
 	if w.turn != nil {
 		retry.Turns = w.turn
 	}

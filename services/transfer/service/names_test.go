@@ -83,7 +83,7 @@ func TestAResultIsWrittenWhateverIsInIt(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(work, "a"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	folder, err := openFolder(work, step)
+	folder, err := openFolder(work, step, "")
 	if err != nil {
 		t.Fatal(err)
 	}

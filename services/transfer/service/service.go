@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -49,6 +50,8 @@ type transfer struct {
 	rhythm   rhythm
 	bus      *bus.Bus
 	node     contracts.NodeID
+	ours     string   // the installation that NATS is of
+	strange  sync.Map // folders of another one that were told of
 	clients  *girder.Clients
 	traffic  *girder.Traffic
 	journal  *journal.Journal
@@ -134,6 +137,9 @@ func (t *transfer) begin(ctx context.Context) (err error) {
 // serve runs the parts of the service; the first that ends stops the others.
 func (t *transfer) serve(ctx context.Context) error {
 	if err := t.bus.AwaitTopology(ctx); err != nil {
+		return err
+	}
+	if err := t.own(ctx); err != nil {
 		return err
 	}
 	consumer := contracts.TransferConsumer(t.node)

@@ -181,13 +181,13 @@ func TestRevokeAbortsAtOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.await(step)
+	b.drained() // of an upload that takes long to cancel the result does not wait
 	if result := b.result(step); result.Outcome != contracts.StepAborted || !strings.Contains(result.Message, "tester") {
 		t.Errorf("%+v", result)
 	}
 	if b.sim.OpenUploads() != 0 || len(b.sim.Files(b.item.ID)) != 0 {
 		t.Errorf("%d uploads, files %v", b.sim.OpenUploads(), b.sim.Files(b.item.ID))
 	}
-	b.drained()
 }
 
 func TestRevokeBeforeTheStep(t *testing.T) {

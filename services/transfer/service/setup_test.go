@@ -1,6 +1,7 @@
 package service
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -61,6 +62,7 @@ type bench struct {
 	node   contracts.NodeID
 	life   *bus.Seen
 	notes  chan told
+	log    *bytes.Buffer // of what is started, to be read when that has stopped; nil: only told
 }
 
 // told is a note of a step.
@@ -89,14 +91,23 @@ func setupWith(t *testing.T, girder girdersim.Options) *bench {
 	if b.node, err = node.Open(b.root); err != nil {
 		t.Fatal(err)
 	}
+	b.connect()
+	b.claim()
 	b.volume = filepath.Join(b.root, "attempts", "a1", "volume")
 	if err := os.MkdirAll(b.volume, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	if b.bus, err = bus.Open(t.Context(), b.nats.Config(), "executor", "test"); err != nil {
-		t.Fatal(err)
+	return b
+}
+
+// connect makes the executor's connection to NATS.
+func (b *bench) connect() {
+	b.t.Helper()
+	var err error
+	if b.bus, err = bus.Open(b.t.Context(), b.nats.Config(), "executor", "test"); err != nil {
+		b.t.Fatal(err)
 	}
-	t.Cleanup(b.bus.Close)
+	b.t.Cleanup(b.bus.Close)
 	stop, err := b.bus.OnNotes(job, func(note *contracts.Note) {
 		var data contracts.TransferNote
 		if json.Unmarshal(note.Data, &data) == nil {
@@ -104,15 +115,19 @@ func setupWith(t *testing.T, girder girdersim.Options) *bench {
 		}
 	})
 	if err != nil {
-		t.Fatal(err)
+		b.t.Fatal(err)
 	}
-	t.Cleanup(stop)
+	b.t.Cleanup(stop)
+}
+
+// claim gives NATS the job, with its first attempt and its token.
+func (b *bench) claim() {
+	b.t.Helper()
 	task := &contracts.Task{Version: 1, Name: contracts.TaskDockerRun, Docker: &contracts.DockerRun{Image: "img"}}
 	b.append(&contracts.Submitted{Task: task})
 	b.append(&contracts.Queued{Lane: contracts.LaneNormal})
 	b.append(&contracts.Claimed{Node: b.node, Executor: "x"})
 	b.secret(b.token)
-	return b
 }
 
 func (b *bench) startGirder(options girdersim.Options) {
@@ -170,7 +185,11 @@ func (b *bench) config() Config {
 // start runs the service until the returned function is called, or the test ends.
 func (b *bench) start(cfg Config, rhythm rhythm) (stop func()) {
 	b.t.Helper()
-	ctx, cancel := context.WithCancel(zerolog.New(zerolog.NewTestWriter(b.t)).WithContext(context.Background()))
+	var log io.Writer = zerolog.NewTestWriter(b.t)
+	if b.log != nil {
+		log = zerolog.SyncWriter(io.MultiWriter(log, b.log))
+	}
+	ctx, cancel := context.WithCancel(zerolog.New(log).WithContext(context.Background()))
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, cfg, rhythm) }()
 	stopped := false

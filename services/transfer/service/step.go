@@ -44,17 +44,24 @@ func (t *transfer) take(ctx context.Context, step *contracts.Step) error {
 	work := &work{transfer: t, step: step, meter: t.notes.meter(inside, step)}
 	defer work.meter.end()
 	defer work.release()
-	folder, err := openFolder(t.cfg.WorkRoot, step)
+	folder, err := openFolder(t.cfg.WorkRoot, step, t.ours)
 	if errors.Is(err, os.ErrNotExist) {
 		t.unstored.drop(keyOf(step))
 		log.Info().Msg("the attempt's folder is gone, step dropped")
 		work.forget(ctx)
 		return nil
 	}
+	if errors.Is(err, errForeignFolder) {
+		work.leaveAlone(ctx, err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
 	defer folder.close()
+	if err := t.journal.Check(step); err != nil {
+		return work.refuse(ctx, folder, err)
+	}
 	switch step.Kind {
 	case contracts.StepHold:
 		return t.hold(ctx, step, folder)

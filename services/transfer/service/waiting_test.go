@@ -104,6 +104,16 @@ func TestAStepSaysWhatItWaitsFor(t *testing.T) {
 		"artifact":        {artifact, 503, any, away},
 		"stream":          {streamIn, 503, any, away},
 		"stream's bytes":  {streamIn, 503, ending("/download"), away},
+		// Of a proxy whose Girder is being restarted: Girder's own have a type.
+		"file, by a proxy":           {in, 404, any, "Girder answers 404 Not Found"},
+		"file's bytes, by a proxy":   {in, 403, ending("/download"), "Girder answers 403 Forbidden"},
+		"folder in, by a proxy":      {folderIn, 401, any, "Girder answers 401 Unauthorized"},
+		"upload, by a proxy":         {out, 404, any, "Girder answers 404 Not Found"},
+		"upload's bytes, by a proxy": {out, 403, ending("/file/chunk"), "Girder answers 403 Forbidden"},
+		"folder out, by a proxy":     {folderOut, 405, ending("/folder"), "Girder answers 405 Method Not Allowed"},
+		"artifact, by a proxy":       {artifact, 404, any, "Girder answers 404 Not Found"},
+		"stream, by a proxy":         {streamIn, 404, any, "Girder answers 404 Not Found"},
+		"stream's bytes, by a proxy": {streamIn, 403, ending("/download"), "Girder answers 403 Forbidden"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/transfer/internal/stage"
 )
@@ -96,9 +98,9 @@ func (j *Journal) Earlier(step *contracts.Step) ([]stage.Memory, error) {
 				continue
 			}
 			data, err := root.ReadFile(name)
-			if err == nil {
+			if err == nil && !j.isForeign(installationOf(data)) {
 				memories[attempt] = memoryOf(data, memories[attempt])
-			} else if !errors.Is(err, os.ErrNotExist) {
+			} else if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, fmt.Errorf("read what an earlier attempt left: %w", err)
 			}
 		}
@@ -127,6 +129,16 @@ func attemptOf(name string, step *contracts.Step) (int, bool) {
 	}
 	attempt, err := strconv.Atoi(middle)
 	return attempt, err == nil
+}
+
+// installationOf returns whose step an entry is, empty if it does not say.
+func installationOf(data []byte) string {
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	first := new(firstLine)
+	if json.Unmarshal(line, first) != nil {
+		return ""
+	}
+	return first.Installation
 }
 
 // memoryOf adds what an entry says to what was left of it before: a step that

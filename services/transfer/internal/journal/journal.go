@@ -7,7 +7,9 @@
 // does not count. The folder is not the attempts': what a step leaves on a
 // volume or in Girder can be cleared away after the attempt's folder is gone.
 //
-// A lock sees to it that one process at a time does the steps of a node.
+// A lock sees to it that one process at a time does the steps of a node. Who has
+// it may speak to another NATS than the process before, which then knows nothing
+// of what that one began: an entry says whose it is, and is left alone by others.
 package journal
 
 import (
@@ -41,6 +43,7 @@ const (
 type Journal struct {
 	root *os.Root // the folder of steps
 	lock *os.File
+	ours string // the installation that we work for, empty until that is known
 }
 
 // Open opens the journal in a work folder. While another process has it, Open
@@ -140,35 +143,74 @@ func (j *Journal) Drop(step *contracts.Step) error {
 	return nil
 }
 
-// Steps returns the steps that have an entry. It only looks: entries may be
-// written meanwhile. One whose first line was cut short is left out; nothing
+// Steps returns the steps that have an entry, of ours. It only looks: entries may
+// be written meanwhile. One whose first line was cut short is left out; nothing
 // was done for it yet.
 func (j *Journal) Steps() ([]*contracts.Step, error) {
-	names, err := namesIn(j.root)
-	if err != nil {
-		return nil, fmt.Errorf("list the journal of steps: %w", err)
-	}
 	var steps []*contracts.Step
-	for _, name := range names {
-		data, err := j.root.ReadFile(name)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+	err := j.each(func(first *firstLine) {
+		if !j.isForeign(first.Installation) {
+			steps = append(steps, &first.Step)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read what is noted of step %s: %w", name, err)
-		}
-		line, _, whole := bytes.Cut(data, []byte("\n"))
-		step := new(contracts.Step)
-		if whole && json.Unmarshal(line, step) == nil && nameOf(step) == name {
-			steps = append(steps, step)
-		}
-	}
-	return steps, nil
+	})
+	return steps, err
 }
 
-// Begin returns a step's entry, made if there is none.
+func (j *Journal) each(found func(*firstLine)) error {
+	names, err := namesIn(j.root)
+	if err != nil {
+		return fmt.Errorf("list the journal of steps: %w", err)
+	}
+	for _, name := range names {
+		first, err := j.first(name)
+		if err != nil {
+			return err
+		}
+		if first != nil {
+			found(first)
+		}
+	}
+	return nil
+}
+
+// firstLine is what the first line of an entry says.
+type firstLine struct {
+	contracts.Step
+	// Installation is whose step it is, empty in what an older version noted.
+	Installation string `json:"installation,omitzero"`
+}
+
+// first reads the first line of an entry: nil if there is none that can be read.
+func (j *Journal) first(name string) (*firstLine, error) {
+	file, err := j.root.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what is noted of step %s: %w", name, err)
+	}
+	defer file.Close()
+	line, err := bufio.NewReader(file).ReadBytes('\n')
+	if errors.Is(err, io.EOF) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what is noted of step %s: %w", name, err)
+	}
+	first := new(firstLine)
+	if json.Unmarshal(line, first) != nil || nameOf(&first.Step) != name {
+		return nil, nil
+	}
+	return first, nil
+}
+
+// Begin returns a step's entry, made if there is none. The error is a [*Foreign]
+// where one of another installation is in its place.
 func (j *Journal) Begin(step *contracts.Step) (*Entry, error) {
-	entry, err := j.Find(step)
+	if err := j.Check(step); err != nil {
+		return nil, err
+	}
+	entry, err := j.find(step)
 	if entry != nil || err != nil {
 		return entry, err
 	}
@@ -178,14 +220,26 @@ func (j *Journal) Begin(step *contracts.Step) (*Entry, error) {
 		return nil, fmt.Errorf("note step %s: %w", name, err)
 	}
 	entry = &Entry{Step: step, Began: time.Now(), root: j.root, name: name, notes: lines{file: file}}
-	if err := entry.write(step, nil); err != nil {
+	if err := entry.write(firstLine{*step, j.ours}, nil); err != nil {
 		return nil, errors.Join(err, entry.End())
 	}
 	return entry, nil
 }
 
-// Find returns a step's entry, or nil if it has none.
+// Find returns a step's entry, or nil if it has none of ours.
 func (j *Journal) Find(step *contracts.Step) (*Entry, error) {
+	err := j.Check(step)
+	var foreign *Foreign
+	if errors.As(err, &foreign) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j.find(step)
+}
+
+func (j *Journal) find(step *contracts.Step) (*Entry, error) {
 	entry, err := j.load(nameOf(step))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -234,11 +288,11 @@ func (e *Entry) read() error {
 // take takes in a line and reports whether it could be read.
 func (e *Entry) take(line []byte) bool {
 	if e.Step == nil {
-		step := new(contracts.Step)
-		if json.Unmarshal(line, step) != nil {
+		first := new(firstLine)
+		if json.Unmarshal(line, first) != nil {
 			return false
 		}
-		e.Step = step
+		e.Step = &first.Step
 		return true
 	}
 	var note noteLine

@@ -31,9 +31,12 @@ type Disk struct {
 }
 
 // On looks at the disk that a file is on.
-func On(file *os.File) (Disk, error) {
+func On(file *os.File) (Disk, error) { return OnDescriptor(int(file.Fd())) }
+
+// OnDescriptor is On for an open file's descriptor.
+func OnDescriptor(file int) (Disk, error) {
 	var disk unix.Statfs_t
-	err := again(func() error { return unix.Fstatfs(int(file.Fd()), &disk) })
+	err := again(func() error { return unix.Fstatfs(file, &disk) })
 	if err != nil {
 		return Disk{}, fmt.Errorf("look how much room there is: %w", err)
 	}

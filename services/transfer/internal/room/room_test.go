@@ -20,7 +20,7 @@ func disk(t *testing.T, size string) *os.File {
 		t.Skipf("cannot mount a small disk here: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := syscall.Unmount(folder, 0); err != nil {
+		if err := syscall.Unmount(folder, syscall.MNT_DETACH); err != nil { // another test may just fork, with what is open there
 			t.Error(err)
 		}
 	})

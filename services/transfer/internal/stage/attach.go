@@ -58,7 +58,7 @@ func (s *sending) attach(ctx context.Context, to Attacher, job func(context.Cont
 	for _, one := range files {
 		u := &upload{sending: s, path: one.path, name: s.nameOf(one.path), size: one.size, to: s.result()}
 		err := u.attach(ctx, to, id)
-		if err != nil && (errors.Is(err, girder.ErrNoRoute) || girder.IsTemporary(err) || context.Cause(ctx) != nil) {
+		if err != nil && (errors.Is(err, girder.ErrNoRoute) || girder.IsOutage(err) || context.Cause(ctx) != nil) {
 			return err
 		}
 		refused = errors.Join(refused, err)
@@ -119,7 +119,7 @@ func (s *sending) lookBefore(ctx context.Context, to Attacher, job girder.JobID)
 	before := s.Memory.Attached
 	if before == nil {
 		files, err := to.JobArtifacts(ctx, job)
-		if girder.IsTemporary(err) || err != nil && context.Cause(ctx) != nil {
+		if girder.IsOutage(err) || err != nil && context.Cause(ctx) != nil {
 			return err
 		}
 		s.looked = true
@@ -150,7 +150,7 @@ func (s *sending) lookBefore(ctx context.Context, to Attacher, job girder.JobID)
 func (u *upload) request(ctx context.Context, to Attacher, job girder.JobID) (girder.File, error) {
 	if u.unsure && u.known != nil {
 		files, err := to.JobArtifacts(ctx, job)
-		if girder.IsTemporary(err) {
+		if girder.IsOutage(err) {
 			return girder.File{}, err
 		}
 		for _, file := range files {
@@ -170,6 +170,6 @@ func (u *upload) request(ctx context.Context, to Attacher, job girder.JobID) (gi
 	}
 	body := u.content.chunk(0, u.size, u.moved)
 	file, err := to.UploadArtifact(ctx, job, girder.Artifact{Name: u.name, Size: u.size, MIMEType: mimeType(u.name)}, body)
-	u.unsure = u.unsure || girder.IsTemporary(err)
+	u.unsure = u.unsure || girder.IsOutage(err)
 	return file, err
 }

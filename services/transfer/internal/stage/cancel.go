@@ -39,7 +39,7 @@ type Canceler interface {
 // Cancel throws an unfinished upload away, tried again while the context lasts,
 // and reports whether it was there: one that Girder does not know is no error.
 func Cancel(ctx context.Context, c Canceler, id girder.UploadID) (canceled bool, err error) {
-	err = girder.Retry{Total: cleanupTime}.Do(ctx, nil, func() (bool, error) { return false, c.CancelUpload(ctx, id) })
+	err = girder.Retry{Total: cleanupTime, Foreign: true}.Do(ctx, nil, func() (bool, error) { return false, c.CancelUpload(ctx, id) })
 	if errors.Is(err, girder.ErrNotFound) {
 		return false, nil
 	}

@@ -17,7 +17,8 @@
 //
 // Room for a file is set aside before its first byte, and a full disk ends a
 // step with nothing left behind. A large file is received, written and hashed at
-// the same time. What several steps of a task want, at once or later, is fetched
+// the same time; a little one of many is received first, and written when it is
+// what Girder says. What several steps of a task want, at once or later, is fetched
 // once and copied, and with a cache by all tasks of the node: see [Fetches].
 //
 // No name from Girder leads outside the volume, and no symbolic link on it is

@@ -104,7 +104,8 @@ type download struct {
 	*staging
 	partial *Partial
 	doc     girder.File
-	file    *os.File
+	file    *os.File // nil: it is received in memory
+	memory  []byte
 	sum     hash.Hash // nil where there is nothing to compare with
 	had     int64     // when it was opened
 	have    int64
@@ -173,7 +174,7 @@ func (d *download) copy(ctx context.Context, from *os.File) error {
 
 // reserve sets room for what is missing aside. The cache gives way to it.
 func (d *download) reserve() error {
-	if d.total < 0 {
+	if d.total < 0 || d.file == nil {
 		return nil
 	}
 	err := room.Reserve(d.file, d.total)
@@ -212,10 +213,14 @@ func (d *download) whole(partial Partial) (Local, error) {
 	}
 	local := localOf(info)
 	partial.Whole = &local
-	if err := d.note(Note{Partial: &partial}); err != nil {
+	d.noteWhole(partial)
+	return local, nil
+}
+
+func (d *download) noteWhole(whole Partial) {
+	if err := d.note(Note{Partial: &whole}); err != nil {
 		d.Log.Warn().Err(err).Msg("not noted that a download is complete")
 	}
-	return local, nil
 }
 
 // more gets the bytes behind those that we have, up to the end or an error,
@@ -286,6 +291,10 @@ func (d *download) empty() error {
 	if d.sum != nil {
 		d.sum.Reset()
 	}
+	if d.file == nil {
+		d.memory = d.memory[:0]
+		return nil
+	}
 	_, err := d.file.Seek(0, io.SeekStart)
 	return onVolume(d.doc.Name, errors.Join(err, d.file.Truncate(0)))
 }
@@ -327,6 +336,9 @@ func (d *download) replaced(now girder.File) error {
 	d.expects(now)
 	again := d.doubt(ErrReplaced)
 	if !girder.IsTemporary(again) { // there have been enough of them, or the disk is full
+		return again
+	}
+	if d.partial == nil { // nothing is noted, or on disk
 		return again
 	}
 	d.partial.Created, d.partial.Updated, d.partial.SHA512 = now.Created, now.Updated, now.SHA512

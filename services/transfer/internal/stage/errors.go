@@ -57,7 +57,7 @@ func IsFailure(err error) bool {
 	var refusal *girder.Error
 	var id *girder.BadIDError
 	var session *girder.SessionError
-	return errors.As(err, &id) || errors.As(err, &session) || errors.As(err, &refusal) && !girder.IsTemporary(err)
+	return errors.As(err, &id) || errors.As(err, &session) || errors.As(err, &refusal) && !girder.IsOutage(err)
 }
 
 // about says what an error is about, unless there is none.

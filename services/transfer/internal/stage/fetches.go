@@ -168,6 +168,14 @@ func (at placedAt) isAsItWas(file *os.File) bool {
 	return err == nil && stateOf(info) == at.state
 }
 
+// knows reports whether a step has brought a file.
+func (f *Fetches) knows(id cache.ID) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, known := f.placed[id]
+	return known
+}
+
 // share lets other steps of the task find a file that is in its place, which has
 // the name in a folder that is open.
 func (s *staging) share(folder *os.Root, name string, doc girder.File, path string, local Local) {
@@ -215,7 +223,12 @@ func (s *staging) turn(ctx context.Context, doc girder.File) (leave func(), err 
 	if s.Fetches != nil && s.kept(doc) {
 		id, ok = s.key(doc).ID(), true
 	}
-	if !ok {
+	return s.turnOf(ctx, id, ok)
+}
+
+// turnOf is turn for what a file is known by, if it is known at all.
+func (s *staging) turnOf(ctx context.Context, id cache.ID, known bool) (leave func(), err error) {
+	if !known {
 		return func() {}, nil
 	}
 	if leave, free := s.Fetches.takeFree(id); free {

@@ -108,6 +108,8 @@ type staging struct {
 	name string                // in Girder
 	many bool                  // an item or a folder
 	same sameness              // of names, where there are many
+	// linking is how little files get their names, where there are many.
+	linking linking
 
 	mu           sync.Mutex // guards what follows, and the calls of Remember and Progress
 	bytes, total int64
@@ -206,7 +208,28 @@ func (s *staging) progress(what string, n, have, total int64, found bool) {
 }
 
 // file brings one file to its path, whose folder is there.
-func (s *staging) file(ctx context.Context, in *near, path string, doc girder.File) (int64, error) {
+func (s *staging) file(ctx context.Context, in *near, path string, doc girder.File) (size int64, err error) {
+	if s.isLittle(path, doc) {
+		doc, err = s.little(ctx, in, path, doc)
+		if suspended := context.Cause(ctx); err != nil && errors.Is(suspended, ErrSuspended) {
+			return 0, suspended
+		}
+		if !errors.Is(err, errNotHere) {
+			return sizeOf(doc), err
+		}
+	}
+	return s.large(ctx, in, path, doc)
+}
+
+func sizeOf(doc girder.File) int64 {
+	if doc.Size == nil {
+		return 0
+	}
+	return *doc.Size
+}
+
+// large brings a file to its path by way of a temporary name.
+func (s *staging) large(ctx context.Context, in *near, path string, doc girder.File) (int64, error) {
 	partial, have, err := s.resume(path, doc)
 	if err != nil || partial == nil {
 		return have, err
@@ -254,7 +277,7 @@ func (s *staging) resume(path string, doc girder.File) (part *Partial, have int6
 	temporary := string(old.Temporary)
 	if found && old.Created == doc.Created && old.Updated == doc.Updated && old.SHA512 == doc.SHA512 {
 		sameRun := old.Boot != "" && old.Boot == boot()
-		_, err := s.root.Lstat(temporary)
+		err := s.isLeft(temporary)
 		if err == nil && (doc.SHA512 != "" || sameRun) {
 			return &old, 0, nil
 		}
@@ -275,6 +298,15 @@ func (s *staging) resume(path string, doc girder.File) (part *Partial, have int6
 		Created: doc.Created, Updated: doc.Updated, SHA512: doc.SHA512, Boot: boot(),
 	}
 	return part, 0, s.note(Note{Partial: part})
+}
+
+// isLeft looks for what an earlier run left under a temporary name, if it had one.
+func (s *staging) isLeft(temporary string) error {
+	if temporary == "" {
+		return os.ErrNotExist
+	}
+	_, err := s.root.Lstat(temporary)
+	return err
 }
 
 // dropOld removes the parts that earlier runs left of files that are not

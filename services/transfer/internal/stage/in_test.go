@@ -119,12 +119,15 @@ func TestStageInGivesUp(t *testing.T) {
 		err     error
 		failure bool
 	}{
-		"401":      {&girder.Error{Status: 401}, true},
-		"403":      {&girder.Error{Status: 403}, true},
+		"401":      {&girder.Error{Status: 401, Type: "access"}, true},
+		"403":      {&girder.Error{Status: 403, Type: "access"}, true},
+		"proxy":    {&girder.Error{Status: 404}, false},
 		"missing":  {&girder.Error{Status: 400, Message: "Invalid file id (x)."}, true},
-		"lost":     {&girder.Error{Status: 500, Identifier: "a.file-does-not-exist"}, true},
+		"lost":     {&girder.Error{Status: 500, Type: "girder", Identifier: "a.file-does-not-exist"}, true},
 		"ended":    {context.Canceled, false},
 		"other":    {girder.ErrOtherRange, false},
+		"store":    {&girder.Error{Status: 403, Host: "store"}, true},
+		"redirect": {&girder.Error{Status: 301}, true},
 		"session":  {&girder.SessionError{Field: "verify", Err: errors.New("not trusted")}, true},
 		"checksum": {ErrChecksum, false},
 	} {

@@ -30,7 +30,7 @@ func TestStageInThatFailsInALaterProcessLeavesNothing(t *testing.T) {
 	changed := filepath.Join(staged.Path, "b")
 	write(t, volume, changed, "not what was brought")
 	in.Memory = disk.Memory
-	f.hook = func(string) error { return &girder.Error{Status: 403, Message: "no access any more"} }
+	f.hook = func(string) error { return &girder.Error{Status: 403, Type: "access", Message: "no access any more"} }
 	if _, err := in.Run(t.Context()); !errors.Is(err, girder.ErrForbidden) {
 		t.Fatal(err)
 	}

@@ -46,11 +46,11 @@ type Note struct {
 	Later bool `json:"-"`
 }
 
-// Partial is a download under a temporary name.
+// Partial is a download under a temporary name, or one that came at once.
 type Partial struct {
-	Path      NotedPath `json:"path"` // where the whole file goes
-	Temporary NotedPath `json:"temporary"`
-	Created   string    `json:"created,omitempty"` // what Girder's document says
+	Path      NotedPath `json:"path"`                // where the whole file goes
+	Temporary NotedPath `json:"temporary,omitempty"` // empty: it has none
+	Created   string    `json:"created,omitempty"`   // what Girder's document says
 	Updated   string    `json:"updated,omitempty"`
 	SHA512    string    `json:"sha512,omitempty"`
 	// Boot is the run of the machine that wrote it: after a crash of the

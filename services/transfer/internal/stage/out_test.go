@@ -193,7 +193,7 @@ func TestStageOutEndsWithNothingUnfinished(t *testing.T) {
 		cancel  bool
 		failure bool
 	}{
-		"refused":  {err: &girder.Error{Status: 403}, failure: true},
+		"refused":  {err: &girder.Error{Status: 403, Type: "access"}, failure: true},
 		"400":      {err: &girder.Error{Status: 400, Message: "Chunk is smaller than the minimum size."}, failure: true},
 		"down":     {err: errCut},
 		"canceled": {err: revoked, cancel: true},

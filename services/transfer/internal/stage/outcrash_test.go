@@ -306,7 +306,7 @@ func TestStageOutThroughLosses(t *testing.T) {
 // later attempt finds what became of them.
 func TestStageOutOfWhichOneIsRefused(t *testing.T) {
 	t.Parallel()
-	refusal := &girder.Error{Status: 403, Message: "Write access denied."}
+	refusal := &girder.Error{Status: 403, Type: "access", Message: "Write access denied."}
 	everySeed(t, 3, func(t *testing.T, a *act, events int, _ uint64) bool {
 		left, refused := events, false
 		a.hook = func(string) error {

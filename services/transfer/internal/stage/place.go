@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"golang.org/x/sys/unix"
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -67,15 +68,21 @@ func syncAt(root *os.Root, path string) error {
 	return errors.Join(file.Sync(), file.Close())
 }
 
-// sameness finds out how the volume tells names apart, by means of a file.
+// sameness finds out how the volume tells names apart, by means of a file, and how
+// little files come to it.
 func (s *staging) sameness() (sameness, error) {
 	path := ".gantry-" + contracts.NewToken() + "é"
 	if err := s.note(Note{Partial: &Partial{Path: NotedPath(path), Temporary: NotedPath(path)}}); err != nil {
 		return nil, err
 	}
-	file, err := s.root.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, openMode)
-	if err != nil {
-		return nil, onVolume(path, err)
+	if s.linking = s.findLinking(path); s.linking == noLinking {
+		file, err := s.root.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, openMode)
+		if err == nil {
+			err = file.Close()
+		}
+		if err != nil {
+			return nil, onVolume(path, err)
+		}
 	}
 	same := exactly
 	for _, other := range []string{strings.ToUpper(path), norm.NFD.String(path)} {
@@ -83,28 +90,49 @@ func (s *staging) sameness() (sameness, error) {
 			same = loosely
 		}
 	}
-	return same, onVolume(path, errors.Join(file.Close(), s.root.Remove(path)))
+	return same, onVolume(path, s.root.Remove(path))
 }
 
 // near is a folder of the volume that is kept open, since the next file mostly
 // goes there too.
 type near struct {
 	path   string
-	folder *os.Root // nil: none
+	folder *os.Root // nil: not open
+	file   *os.File // the same, for what takes a descriptor; nil: not open
 }
 
 // open returns the folder at a path.
 func (n *near) open(root *os.Root, path string) (*os.Root, error) {
-	if n.folder != nil && n.path == path {
+	n.goTo(path)
+	if n.folder != nil {
 		return n.folder, nil
 	}
-	n.close()
 	folder, err := root.OpenRoot(path)
 	if err != nil {
 		return nil, onPlace(path, err)
 	}
-	n.path, n.folder = path, folder
+	n.folder = folder
 	return folder, nil
+}
+
+// fd returns the descriptor of the folder at a path, good until the next call.
+func (n *near) fd(root *os.Root, path string) (int, error) {
+	n.goTo(path)
+	if n.file == nil {
+		file, err := root.OpenFile(path, os.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return 0, onPlace(path, err)
+		}
+		n.file = file
+	}
+	return int(n.file.Fd()), nil
+}
+
+func (n *near) goTo(path string) {
+	if n.path != path {
+		n.close()
+		n.path = path
+	}
 }
 
 func (n *near) close() {
@@ -112,9 +140,17 @@ func (n *near) close() {
 		_ = n.folder.Close() // nothing was written to it
 		n.folder = nil
 	}
+	if n.file != nil {
+		_ = n.file.Close() // it was only looked at
+		n.file = nil
+	}
 }
 
+// remove removes a file that may be there. A path that is empty is none.
 func remove(root *os.Root, path string) error {
+	if path == "" {
+		return nil
+	}
 	err := root.Remove(path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) { // it was never made
 		return nil

@@ -129,6 +129,12 @@ func (d *download) write(p []byte) error {
 	if d.total >= 0 && d.have+int64(len(p)) > d.total {
 		return fmt.Errorf("%w: more than %d", ErrIncomplete, d.total)
 	}
+	if d.file == nil {
+		d.memory = append(d.memory, p...)
+		d.have += int64(len(p))
+		d.moved(d.doc.Name, int64(len(p)), d.have, d.total)
+		return nil
+	}
 	n, err := d.file.Write(p)
 	d.have += int64(n)
 	if d.have-d.asked >= writeBack {

@@ -78,7 +78,7 @@ func (u *upload) shorten(length int64, err error) error {
 // arrive, and Girder is asked again.
 func (u *upload) refused(ctx context.Context, err error) error {
 	var refusal *girder.Error
-	if girder.IsTemporary(err) || !errors.As(err, &refusal) || refusal.Status != 400 {
+	if girder.IsOutage(err) || !errors.As(err, &refusal) || refusal.Status != 400 {
 		return err
 	}
 	had := u.offset

@@ -186,7 +186,7 @@ func TestStageInAFolderIsAllOrNothing(t *testing.T) {
 	for _, request := range []string{"get folder", "folders 0", "items 0", "items 49", "files 0", "download 0"} {
 		f, volume := newFake(), t.TempDir()
 		top := plantTree(f)
-		f.hook = fail(1, request, &girder.Error{Status: 403})
+		f.hook = fail(1, request, &girder.Error{Status: 403, Type: "access"})
 		if _, err := (In{Source: f, Folder: top, Volume: volume, Retry: quick}).Run(t.Context()); !errors.Is(err, girder.ErrForbidden) || !IsFailure(err) {
 			t.Errorf("%s: %v", request, err)
 		}
@@ -362,7 +362,7 @@ func TestSimStageInFetchesSeveralFilesAtATime(t *testing.T) {
 	t.Parallel()
 	s, volume := startSite(t), t.TempDir()
 	for i := range 3 * fetchers {
-		s.add(t, fmt.Sprint(i), strings.NewReader("content"))
+		s.add(t, fmt.Sprint(i), bytes.NewReader(make([]byte, littleSize+1)))
 	}
 	together := make(chan struct{})
 	var asked atomic.Int32

@@ -285,7 +285,7 @@ func (u *upload) begin(ctx context.Context) (*girder.File, error) {
 		return nil, tryAgain(err)
 	}
 	if err != nil {
-		u.unsure = u.unsure || girder.IsTemporary(err)
+		u.unsure = u.unsure || girder.IsOutage(err)
 		return nil, err
 	}
 	if up.File != nil {

@@ -37,6 +37,15 @@ func (b *bench) post(ctx context.Context, url string, headers map[string]string)
 	return b.drain(ctx, p)
 }
 
+// answered is post to a server that answers, or goes, whatever it was sent.
+func (b *bench) answered(ctx context.Context, url string, headers map[string]string) (*Outlet, <-chan error) {
+	b.t.Helper()
+	p, err := NewPost(url, headers, timeout)
+	b.must(err)
+	p.words = timeout
+	return b.drain(ctx, p)
+}
+
 func (b *bench) drain(ctx context.Context, p *Post) (*Outlet, <-chan error) {
 	b.t.Helper()
 	outlet := b.outlet()
@@ -176,7 +185,7 @@ func TestDrainRefused(t *testing.T) {
 				}
 				b := setup(t)
 				s := b.server(c.answer)
-				outlet, ended := b.post(t.Context(), s.URL+"/up?token="+secret, map[string]string{"X-Key": secret})
+				outlet, ended := b.answered(t.Context(), s.URL+"/up?token="+secret, map[string]string{"X-Key": secret})
 				hold := b.outlet() // what is held beside a mover: the container gets no SIGPIPE
 				container, err := os.OpenFile(b.path, os.O_WRONLY, 0)
 				b.must(err)
@@ -231,7 +240,7 @@ func TestDrainOfAServerThatBreaksOffWithAnAnswer(t *testing.T) {
 			_, err = io.WriteString(conn, "HTTP/1.1 413 Too Large\r\nContent-Length: 7\r\n\r\ntoo big")
 			return errors.Join(err, conn.Close())
 		})
-		outlet, ended := b.post(t.Context(), "http://"+l.Addr().String()+"/up", nil)
+		outlet, ended := b.answered(t.Context(), "http://"+l.Addr().String()+"/up", nil)
 		written := b.writing(much)
 		var refused *Refused
 		if err := b.await(ended); !errors.As(err, &refused) || refused.Status != 413 || !strings.Contains(err.Error(), "too big") {
