@@ -54,6 +54,7 @@ func (o *output) String() string {
 // execute runs a command line with the signals and returns its exit code.
 func execute(stdout, stderr *output, signals chan os.Signal, args ...string) int {
 	var p program
+	p.NATS.Patience = patience
 	return cli.Execute(&p, &p.Globals, args, &cli.Env{
 		Stdin: strings.NewReader(""), Stdout: stdout, Stderr: stderr, StderrTerminal: true, Signals: signals, Width: func() int { return 80 },
 	})
@@ -112,7 +113,9 @@ const patience = 5 * time.Minute
 // moment before everybody knows of them.
 func awaitWorkers(t *testing.T, data, words string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); ; <-ticker.C {
 		said, refused := newOutput("never"), newOutput("never")
 		code := execute(said, refused, nil, "workers", "--data", data)
 		if code == 0 && strings.Contains(said.String(), words) {

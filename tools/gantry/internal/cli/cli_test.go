@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -74,6 +75,9 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
+// patience is how long a server that is there may take to answer, on whatever machine.
+const patience = 5 * time.Minute
+
 // terminal is somebody who types commands.
 type terminal struct {
 	stdout, stderr output
@@ -92,6 +96,7 @@ func (x *terminal) run(args ...string) int {
 		cli.Globals
 		cli.Commands
 	}
+	model.NATS.Patience = patience
 	return cli.Execute(&model, &model.Globals, args, &cli.Env{
 		Stdin: x.stdin, Stdout: &x.stdout, Stderr: &x.stderr, Signals: x.signals,
 		StdoutTerminal: x.isTerminal, StderrTerminal: x.isTerminal, Width: func() int { return 80 },

@@ -51,7 +51,7 @@ func (g *Globals) Server() (client.Config, error) {
 	case err != nil:
 		return cfg, err
 	default:
-		found.Name = cfg.Name
+		found.Name, found.Patience = cfg.Name, cfg.Patience
 		cfg = found
 	}
 	return cfg, nil

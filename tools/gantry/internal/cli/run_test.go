@@ -8,8 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/gantry-worker/gantry/contracts"
 )
 
@@ -219,7 +217,7 @@ func TestRunWithAnIDOfAnotherTask(t *testing.T) {
 	x.wantStderr(t, "the id used belongs to another task already")
 }
 
-// revokes sees the revokes that are published.
+// revokes sees the revokes that are published, one of each job.
 func (s *submissions) revokes(t *testing.T) func() *contracts.Revoke {
 	t.Helper()
 	sub, err := s.client.Conn().SubscribeSync(contracts.RevokeAll)
@@ -229,17 +227,23 @@ func (s *submissions) revokes(t *testing.T) func() *contracts.Revoke {
 	if err := s.client.Conn().Flush(); err != nil {
 		t.Fatal(err)
 	}
+	seen := map[contracts.JobID]bool{}
 	return func() *contracts.Revoke {
 		t.Helper()
-		var msg *nats.Msg
-		if msg, err = sub.NextMsgWithContext(t.Context()); err != nil {
-			t.Fatal(err)
+		for {
+			msg, err := sub.NextMsgWithContext(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			revoke, err := contracts.DecodeRevoke(msg.Data, contracts.RevokedJob(msg.Subject))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !seen[revoke.Job] {
+				seen[revoke.Job] = true
+				return revoke
+			}
 		}
-		revoke, err := contracts.DecodeRevoke(msg.Data, contracts.RevokedJob(msg.Subject))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return revoke
 	}
 }
 

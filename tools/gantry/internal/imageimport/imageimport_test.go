@@ -22,7 +22,7 @@ import (
 // fakeEngine serves on a socket what the handler answers.
 func fakeEngine(t *testing.T, handler http.HandlerFunc) *imageimport.Engine {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "engine") // a socket's path is short
+	dir, err := os.MkdirTemp("/tmp", "engine") // a socket's path is short, however long TMPDIR is
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -80,7 +80,9 @@ const patience = 5 * time.Minute
 func awaitServices(t *testing.T, c *client.Client, want ...string) {
 	t.Helper()
 	slices.Sort(want)
-	for deadline := time.Now().Add(patience); ; {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for deadline := time.Now().Add(patience); ; <-ticker.C {
 		workers, err := c.Workers(t.Context())
 		if err != nil {
 			t.Fatal(err)

@@ -28,6 +28,10 @@ const startTimeout = 2 * time.Minute
 // readyEvery is how often a server is asked whether it has given up.
 const readyEvery = 100 * time.Millisecond
 
+// authTime is how many seconds a client may take to say who it is: more than a
+// machine with a lot to do stands still, unlike the server's own two.
+const authTime = 30
+
 // maxStore is no limit: without a number the server takes a share of what is
 // free on the disk now, and refuses streams whose limits add up to more.
 const maxStore = 1 << 40
@@ -69,7 +73,7 @@ func Start(o Options) (*Server, error) {
 		port = server.RANDOM_PORT
 	}
 	srv, err := server.NewServer(&server.Options{
-		ServerName: "gantry", Host: loopback, Port: port, Authorization: o.Token,
+		ServerName: "gantry", Host: loopback, Port: port, Authorization: o.Token, AuthTimeout: authTime,
 		JetStream: true, StoreDir: o.Dir, JetStreamMaxStore: maxStore,
 		SyncAlways: !o.NoSync, NoSigs: true, DisableJetStreamBanner: true,
 	})
