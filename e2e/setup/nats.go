@@ -15,7 +15,7 @@ import (
 // stands alone.
 const natsConfig = `server_name: %s
 listen: 127.0.0.1:%d
-authorization { token: %q }
+authorization { token: %q, timeout: 30 }
 jetstream { store_dir: %q, sync_interval: always }
 %s
 `
