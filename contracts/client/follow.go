@@ -101,8 +101,8 @@ func (c *Client) Follow(ctx context.Context, job contracts.JobID) iter.Seq2[Even
 		var (
 			seen    = newLogOrder()
 			ended   bool
-			lastLog uint64 // stream sequence up to which the log is to be read
-			readLog uint64
+			lastLog Position // up to which the log is to be read
+			readLog Position
 		)
 		for {
 			var msg message
@@ -123,7 +123,7 @@ func (c *Client) Follow(ctx context.Context, job contracts.JobID) iter.Seq2[Even
 			}
 			if event.Entry == nil {
 				if meta, err := msg.Metadata(); err == nil {
-					readLog = max(readLog, meta.Sequence.Stream)
+					readLog.Pass(meta)
 				}
 			}
 			if event.Log == nil || seen.isNew(event.Log) {
@@ -138,7 +138,7 @@ func (c *Client) Follow(ctx context.Context, job contracts.JobID) iter.Seq2[Even
 					return
 				}
 			}
-			if ended && readLog >= lastLog {
+			if ended && readLog.reaches(lastLog) {
 				return
 			}
 		}
@@ -223,6 +223,11 @@ type Position struct {
 	Time time.Time // the latest of all; zero before the first message
 }
 
+// PositionOf returns the position of a message.
+func PositionOf(meta *jetstream.MsgMetadata) Position {
+	return Position{Seq: meta.Sequence.Stream, Time: meta.Timestamp}
+}
+
 // Behind says for [Client.OpenReader] what to read behind a position.
 func (p Position) Behind(subjects ...string) jetstream.ConsumerConfig {
 	config := jetstream.ConsumerConfig{FilterSubjects: subjects, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: p.Seq + 1}
@@ -243,6 +248,12 @@ func (p *Position) Pass(meta *jetstream.MsgMetadata) bool {
 		p.Time = meta.Timestamp
 	}
 	return true
+}
+
+// reaches reports whether all was read up to the message at last. A sequence alone
+// does not say it: it may be that of a message that was read and lost.
+func (p Position) reaches(last Position) bool {
+	return p.Seq >= last.Seq && !last.Time.After(p.Time)
 }
 
 // read passes messages on until each says to stop, which returns nil, or

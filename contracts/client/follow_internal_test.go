@@ -39,3 +39,29 @@ func TestPositionSurvivesALoss(t *testing.T) {
 		t.Errorf("goes on with %+v", config)
 	}
 }
+
+// TestPositionReachesWhatCameAfterALoss: a sequence that was read before the loss is
+// not that of the message which took its place.
+func TestPositionReachesWhatCameAfterALoss(t *testing.T) {
+	t.Parallel()
+	start := time.Now()
+	at := func(seq uint64, second int) Position {
+		return Position{Seq: seq, Time: start.Add(time.Duration(second) * time.Second)}
+	}
+	read := at(9, 1)
+	for _, tt := range []struct {
+		last    Position
+		reached bool
+	}{
+		{Position{}, true}, {at(9, 1), true}, {at(8, 0), true},
+		{at(9, 0), true}, // stored by a member whose clock is behind
+		{at(10, 2), false}, {at(7, 5), false}, {at(9, 5), false},
+	} {
+		if got := read.reaches(tt.last); got != tt.reached {
+			t.Errorf("%+v is reached: %v, want %v", tt.last, got, tt.reached)
+		}
+	}
+	if read.Pass(meta(7, start.Add(5*time.Second))); !read.reaches(at(7, 5)) {
+		t.Error("what was read is not reached")
+	}
+}

@@ -116,9 +116,10 @@ func (c *Client) storedLog(ctx context.Context, job contracts.JobID, from uint64
 			yield(storedLog{}, err)
 			return
 		}
-		if last < from {
+		if last.Seq < from {
 			return
 		}
+		var read Position
 		for msg, err := range c.Messages(ctx, contracts.StreamLive, from, contracts.LogFilter(job)) {
 			if err != nil {
 				yield(storedLog{}, err)
@@ -134,23 +135,24 @@ func (c *Client) storedLog(ctx context.Context, job contracts.JobID, from uint64
 				yield(storedLog{}, err)
 				return
 			}
-			if !yield(storedLog{event.Log, meta.Sequence.Stream, msg.Subject()}, nil) || meta.Sequence.Stream >= last {
+			read.Pass(meta)
+			if !yield(storedLog{event.Log, meta.Sequence.Stream, msg.Subject()}, nil) || read.reaches(last) {
 				return
 			}
 		}
 	}
 }
 
-// lastLog returns the stream sequence of a job's last log message, 0 for none.
-func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (uint64, error) {
+// lastLog returns the position of a job's last log message, before all for none.
+func (c *Client) lastLog(ctx context.Context, job contracts.JobID) (Position, error) {
 	msg, err := c.lastMessage(ctx, contracts.StreamLive, contracts.LogFilter(job))
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return 0, nil
+		return Position{}, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read log of %s: %w", job, err)
+		return Position{}, fmt.Errorf("read log of %s: %w", job, err)
 	}
-	return msg.Sequence, nil
+	return Position{Seq: msg.Sequence, Time: msg.Time}, nil
 }
 
 // findLog finds the piece that is at a place of a job's log, or the first one

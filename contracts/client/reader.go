@@ -52,19 +52,23 @@ func (c *Client) OpenReader(ctx context.Context, stream string, config jetstream
 	config.AckPolicy, config.MemoryStorage, config.Replicas = jetstream.AckNonePolicy, true, 1
 	config.MaxDeliver, config.InactiveThreshold = 1, readerIdle
 	r := &Reader{conn: c.conn, listening: c.conn.StatusChanged(nats.RECONNECTING, nats.CLOSED), watched: make(chan struct{})}
-	err := r.open(ctx, c.js, stream, config)
-	if err != nil {
-		c.conn.RemoveStatusListener(r.listening)
-		return nil, err
-	}
 	r.lost, r.cancel = context.WithCancel(context.Background())
 	go r.watch()
-	return r, nil
+	err := r.open(ctx, c.js, stream, config)
+	switch {
+	case err == nil:
+		return r, nil
+	case ctx.Err() == nil && r.lost.Err() != nil:
+		err = errDisconnected
+	}
+	r.forget()
+	return nil, err
 }
 
 func (r *Reader) open(ctx context.Context, js jetstream.JetStream, stream string, config jetstream.ConsumerConfig) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
+	defer context.AfterFunc(r.lost, cancel)()
 	if r.consumer, err = create(ctx, js, stream, config); err != nil {
 		return err
 	}
@@ -127,6 +131,11 @@ func (r *Reader) Next(ctx context.Context) (jetstream.Msg, *jetstream.MsgMetadat
 // Close ends the reader.
 func (r *Reader) Close() {
 	r.messages.Stop()
+	r.forget()
+}
+
+// forget ends the watch of the connection.
+func (r *Reader) forget() {
 	r.cancel()
 	<-r.watched
 	r.conn.RemoveStatusListener(r.listening)

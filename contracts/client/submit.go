@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -112,23 +114,36 @@ func (c *Client) once(ctx context.Context, do func(context.Context) error, subje
 	return do(ctx)
 }
 
-// Codes of answers.
-const (
+// notStored is the code of a 503 that does not pass: the stream is full, or cannot
+// be written.
+const notStored jetstream.ErrorCode = 10077
+
+// undecided are the codes of further answers that pass.
+var undecided = []jetstream.ErrorCode{
+	10005, // no suitable peers for placement
+	10007, // not assigned to this server
+	10009, // cannot handle the request: not the leader
 	// An earlier copy of the message, with the same id, is not stored yet: it may
 	// still be lost with the leader.
-	inProcess jetstream.ErrorCode = 10158
-	// The stream is full, or cannot be written: a 503 that does not pass.
-	notStored jetstream.ErrorCode = 10077
-)
+	10158,
+}
 
 // isElection reports whether an error says that nobody has decided about the
 // message.
 func isElection(err error) bool {
 	var api *jetstream.APIError
 	if errors.As(err, &api) {
-		return api.Code == http.StatusServiceUnavailable && api.ErrorCode != notStored || api.ErrorCode == inProcess
+		return api.Code == http.StatusServiceUnavailable && api.ErrorCode != notStored || slices.Contains(undecided, api.ErrorCode)
 	}
-	return errors.Is(err, context.DeadlineExceeded) || ConnectionBroke(err)
+	for _, silence := range []error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		nats.ErrReconnectBufExceeded,
+	} {
+		if errors.Is(err, silence) {
+			return true
+		}
+	}
+	return ConnectionBroke(err)
 }
 
 // isMissing reports whether the servers say that there is no such stream, or

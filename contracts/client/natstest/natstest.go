@@ -160,11 +160,26 @@ func (s *Server) Keep() (setBack func()) {
 	}
 }
 
-// replace makes a folder a copy of another one, while the server does not run.
+// KeepStream is [Server.Keep] for one stream alone: what others have stays.
+func (s *Server) KeepStream(name string) (setBack func()) {
+	s.t.Helper()
+	kept, stream := Folder(s.t), filepath.Join(s.dir, server.JetStreamStoreDir, "$G", "streams", name)
+	s.replace(kept, stream)
+	return func() {
+		s.t.Helper()
+		s.replace(stream, kept)
+	}
+}
+
+// replace makes a folder a copy of another one, while the server does not run. What
+// was there is put aside: a server that was stopped may still write a last thing.
 func (s *Server) replace(to, from string) {
 	s.t.Helper()
 	s.Stop()
-	if err := errors.Join(os.RemoveAll(to), os.CopyFS(to, os.DirFS(from))); err != nil {
+	if err := os.Rename(to, Folder(s.t)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.t.Fatal(err)
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		s.t.Fatal(err)
 	}
 	s.Restart()

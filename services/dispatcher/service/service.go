@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -21,9 +22,9 @@ import (
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/deadletter"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/intake"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/lost"
-	"github.com/gantry-worker/gantry/services/dispatcher/internal/offer"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/queues"
 	"github.com/gantry-worker/gantry/services/dispatcher/internal/retry"
+	"github.com/gantry-worker/gantry/services/dispatcher/internal/sweep"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/config"
 	"github.com/gantry-worker/gantry/services/internal/telemetry"
@@ -38,9 +39,9 @@ type Config struct {
 	Queues     []contracts.Queue `help:"Queues that take tasks, besides those that executors announce." default:"default"`
 	OpenQueues bool              `help:"Take tasks for any queue, also one that nobody serves yet."`
 	MaxQueued  int               `help:"Stop taking submissions while that many jobs wait." default:"1000000"`
-	// SweepInterval is how long a job waits before its ready message is
-	// published again.
-	SweepInterval time.Duration `help:"Offer jobs again that have waited that long." default:"60s"`
+	// SweepInterval is how long a job stands still before it is looked whether the
+	// message is there that moves it on.
+	SweepInterval time.Duration `help:"Look after jobs that have stood still that long." default:"60s"`
 
 	LostAfter time.Duration `help:"Give up an attempt whose executor has been gone that long, where no other executor took it over." default:"15m"`
 	// OnReady is called once, when the service takes work.
@@ -91,7 +92,7 @@ func Run(ctx context.Context, cfg Config) error {
 	presence := bus.NewPresence(b)
 	d := &dispatcher{
 		bus:     b,
-		sweeper: &offer.Sweeper{Bus: b, Interval: cfg.SweepInterval},
+		sweeper: &sweep.Sweeper{Bus: b, Interval: cfg.SweepInterval},
 		lost:    &lost.Watch{Bus: b, Presence: presence, After: cfg.LostAfter, AskPause: lost.AskPause, Look: lost.Look},
 		cfg:     cfg,
 		ready:   make(chan struct{}),
@@ -110,7 +111,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return presence.Run(ctx) })
 	g.Go(func() error { return d.lost.Run(ctx) })
 	g.Go(func() error { return known.Run(ctx) })
-	g.Go(func() error { return d.watch(ctx) })
+	g.Go(func() error { return d.watch(ctx, known) })
 	g.Go(func() error { return d.followEnds(ctx) })
 	g.Go(func() error { return d.sweeper.Run(ctx) })
 	g.Go(func() error { return d.listenRevokes(ctx) })
@@ -129,21 +130,33 @@ var started = time.Now().UTC()
 type dispatcher struct {
 	bus     *bus.Bus
 	cfg     Config
-	sweeper *offer.Sweeper
+	sweeper *sweep.Sweeper
 	lost    *lost.Watch
 	// ready is closed when the lives are known that were there at the start.
 	ready chan struct{}
 	ended chan *bus.Seen
 }
 
-// watch follows all lives: it knows who is queued and whose attempt ended.
-func (d *dispatcher) watch(ctx context.Context) error {
+// watch follows all lives: it knows who stands still and whose attempt ended.
+func (d *dispatcher) watch(ctx context.Context, all *queues.Queues) error {
 	live := false
+	begin := func() {
+		d.sweeper.Forget()
+		d.lost.Forget()
+		if !live {
+			return
+		}
+		live = false
+		if err := all.Renew(ctx); err != nil && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Error().Err(err).Msg("consumers not made again after the server lost data")
+		}
+	}
+	known := sync.OnceFunc(func() { close(d.ready) })
 	caughtUp := func() {
 		live = true
-		close(d.ready)
+		known()
 	}
-	return d.bus.WatchLives(ctx, caughtUp, func(last *bus.Seen) {
+	return d.bus.WatchLives(ctx, begin, caughtUp, func(last *bus.Seen) {
 		d.sweeper.Observe(last)
 		d.lost.Observe(last)
 		willRetry := last.Type == contracts.EntryFailed && !last.Terminal()

@@ -122,7 +122,9 @@ func TestWatchLivesAcrossARestart(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	caughtUp, seen, done := make(chan struct{}), make(chan *bus.Seen, 100), make(chan error, 1)
-	go func() { done <- b.WatchLives(ctx, func() { close(caughtUp) }, func(s *bus.Seen) { seen <- s }) }()
+	go func() {
+		done <- b.WatchLives(ctx, func() {}, func() { close(caughtUp) }, func(s *bus.Seen) { seen <- s })
+	}()
 	<-caughtUp
 	if s := <-seen; s.Job != "before" || s.Seq != last.Seq {
 		t.Errorf("saw %s at %d first, want the last entry", s.Job, s.Seq)
@@ -144,7 +146,7 @@ func TestWatchLivesIsCaughtUpWithNothing(t *testing.T) {
 	t.Parallel()
 	b := open(t, natstest.Start(t), "a")
 	ctx, cancel := context.WithCancel(t.Context())
-	if err := b.WatchLives(ctx, cancel, func(*bus.Seen) {}); !errors.Is(err, context.Canceled) {
+	if err := b.WatchLives(ctx, func() {}, cancel, func(*bus.Seen) {}); !errors.Is(err, context.Canceled) {
 		t.Errorf("ended with %v", err)
 	}
 }

@@ -1,6 +1,8 @@
 package bus_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -8,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 	"github.com/gantry-worker/gantry/services/internal/bus/bustest"
@@ -51,4 +54,23 @@ func TestLargePiecesThroughBrokenConnections(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// TestOpenReaderWithALostAnswer: who opens a reader does not wait for an answer
+// that was lost with its connection.
+func TestOpenReaderWithALostAnswer(t *testing.T) {
+	t.Parallel()
+	server := natstest.Start(t)
+	const tries = 10 // a machine that stands still for long hears of both at once
+	for range tries {
+		b, broken := through(t, server, "$JS.API.CONSUMER.CREATE", bustest.LoseAnswer)
+		reader, err := b.OpenReader(t.Context(), contracts.StreamJobs, client.Position{}.Behind(contracts.LifeAll))
+		if !broken() || err == nil {
+			t.Fatalf("opened %v, %v", reader, err)
+		}
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return
+		}
+	}
+	t.Error("waited for the answer each time")
 }

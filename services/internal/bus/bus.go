@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -49,6 +50,11 @@ type Bus struct {
 
 	// renewed is when the last renewal was sent that JetStream has stored.
 	renewed atomic.Pointer[time.Time]
+
+	waits waits
+	// closed ends, with why, when the connection is closed for good.
+	closed context.Context
+	giveUp context.CancelCauseFunc
 }
 
 // Open connects, waiting for a NATS server and for its topology, which the
@@ -65,6 +71,8 @@ func Open(ctx context.Context, cfg client.Config, service, instance string) (*Bu
 		return nil, err
 	}
 	b := &Bus{Client: c, Source: cfg.Name, streams: map[string]jetstream.Stream{}}
+	b.waits.after, b.waits.log = sayWait, zerolog.Ctx(ctx)
+	b.closed, b.giveUp = context.WithCancelCause(context.Background())
 	b.watchConnection(ctx)
 	return b, nil
 }
@@ -132,6 +140,17 @@ func (b *Bus) ConnectedSince() time.Time {
 	return b.connectedSince
 }
 
+// ErrClosed is the end of a service whose connection to NATS was closed for good:
+// the library does so after an error of the server that it does not know. Who
+// supervises the service starts it again.
+var ErrClosed = errors.New("the connection to NATS was closed for good")
+
+// Close ends the connection.
+func (b *Bus) Close() {
+	b.Conn().SetClosedHandler(nil)
+	b.Client.Close()
+}
+
 // watchConnection notes each reconnect, and reports when the connection is lost
 // and made again, and what the server says outside of any request, above all
 // that a subject is not permitted.
@@ -157,6 +176,11 @@ func (b *Bus) watchConnection(ctx context.Context) {
 		b.mu.Unlock()
 		b.said.forget()
 		zerolog.Ctx(ctx).Info().Str("server", conn.ConnectedServerName()).Msg("connected to NATS again")
+	})
+	b.Conn().SetClosedHandler(func(conn *nats.Conn) {
+		err := fmt.Errorf("%w: %w", ErrClosed, conn.LastError())
+		zerolog.Ctx(ctx).Error().Err(err).Msg("no connection to NATS any more, the service ends")
+		b.giveUp(err)
 	})
 }
 
@@ -200,8 +224,10 @@ func (b *Bus) lastMessage(ctx context.Context, streamName, subject string) (*jet
 // persist does what it is given until it works, fails for good, or the context
 // ends: an outage of NATS delays work and never loses it. subjects are those
 // that it publishes to, or what they begin with: where one of them is not
-// permitted, the server's silence is none that ends.
+// permitted, the server's silence is none that ends. What waits for long is told.
 func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subjects ...string) error {
+	wait := wait{all: &b.waits, since: time.Now()}
+	defer func() { wait.end(ctx.Err() == nil) }()
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
@@ -215,6 +241,9 @@ func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subje
 		}
 		if !isOutage(err) {
 			return err
+		}
+		if b.Connected() == nil { // that there is no connection was said
+			wait.tell(err, subjects)
 		}
 		select {
 		case <-ctx.Done():
@@ -262,13 +291,20 @@ func onBucket(name string) []string {
 	return []string{"$JS.API.STREAM.INFO.KV_" + name, "$JS.API.DIRECT.GET.KV_" + name, "$KV." + name}
 }
 
-// betweenLeaders are the codes of errors that a cluster answers with while it
-// elects a leader or has too few members, beside those of HTTP's 503.
-var betweenLeaders = []jetstream.ErrorCode{
+// passing are the codes of errors that pass, beside those of the server's own
+// trouble, which are from 500 on as with HTTP.
+var passing = []jetstream.ErrorCode{
+	10002, // the account's limit is reached
 	10005, // no suitable peers for placement
-	10007, // not assigned to this server
-	10009, // cannot handle the request: not the leader
 	10158, // an earlier try with the same id is on its way, and may yet be lost
+}
+
+// refusing are the codes of errors from 500 on that are refusals nevertheless.
+var refusing = []jetstream.ErrorCode{
+	10052, // the stream's configuration is not valid
+	10074, // several replicas, and one server
+	10111, // a message is to take the place of others where that is not allowed
+	10117, // there are too many subjects to list
 }
 
 // errUndecided says that a message of ours, or of somebody else, is on its way
@@ -279,7 +315,7 @@ var errUndecided = errors.New("what comes next is not decided yet")
 // opposed to an answer that is a refusal.
 func isOutage(err error) bool {
 	var api *jetstream.APIError
-	if errors.As(err, &api) && (api.Code == 503 || slices.Contains(betweenLeaders, api.ErrorCode)) {
+	if errors.As(err, &api) && isPassing(api) {
 		return true
 	}
 	for _, outage := range []error{
@@ -293,6 +329,11 @@ func isOutage(err error) bool {
 		}
 	}
 	return client.ConnectionBroke(err)
+}
+
+func isPassing(err *jetstream.APIError) bool {
+	return slices.Contains(passing, err.ErrorCode) ||
+		err.Code >= http.StatusInternalServerError && !slices.Contains(refusing, err.ErrorCode)
 }
 
 // Installation returns the id of this installation, making one the first time.

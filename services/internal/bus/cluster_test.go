@@ -315,7 +315,7 @@ func TestLivesAreWatchedOnce(t *testing.T) {
 		caughtUp, seen, done := make(chan struct{}), make(chan *bus.Seen, 100), make(chan error, 1)
 		watcher := open(t, nats, "b")
 		go func() {
-			done <- watcher.WatchLives(ctx, func() { close(caughtUp) }, func(s *bus.Seen) { seen <- s })
+			done <- watcher.WatchLives(ctx, func() {}, func() { close(caughtUp) }, func(s *bus.Seen) { seen <- s })
 		}()
 		<-caughtUp
 		nats.Stop()

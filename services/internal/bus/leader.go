@@ -86,7 +86,7 @@ func (l *lease) acquire(ctx context.Context) bool {
 	return err == nil
 }
 
-// errHeld is returned for a lease that another instance holds.
+// errHeld is returned for a lease that another instance holds, or took.
 var errHeld = errors.New("another instance holds the lease")
 
 // inherit takes a lease that has not been renewed for its time to live: its
@@ -148,18 +148,62 @@ func (l *lease) hold(ctx context.Context, lead func(context.Context) error) erro
 // renewal is the time between two renewals.
 func (l *lease) renewal() time.Duration { return l.ttl / 6 }
 
-// renew reports whether this instance may go on leading until the next renewal.
+// renewPause is the pause before a renewal is tried again.
+const renewPause = 100 * time.Millisecond
+
+// renew reports whether this instance may go on leading until the next renewal. It
+// tries until the lease is stored anew, another instance has it, or it is late.
 func (l *lease) renew(ctx context.Context) bool {
-	sent := time.Now()
-	end := l.renewed.Add(l.ttl - l.ttl/3)
-	limited, cancel := context.WithDeadline(ctx, end)
+	limited, cancel := context.WithDeadline(ctx, l.renewed.Add(l.ttl-l.ttl/3))
 	defer cancel()
-	ack, err := l.put(limited, l.revision)
-	if err == nil {
-		l.revision, l.renewed = ack.Sequence, sent
-		return true
+	for limited.Err() == nil {
+		sent := time.Now()
+		err := l.try(limited)
+		if err == nil {
+			l.renewed = sent
+			return true
+		}
+		if errors.Is(err, errHeld) {
+			return false
+		}
+		pause(limited, renewPause)
 	}
-	return !isWrongSequence(err) && time.Now().Add(l.renewal()).Before(end) || ctx.Err() != nil
+	return ctx.Err() != nil
+}
+
+// try asks again in time what is not answered.
+func (l *lease) try(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, l.ttl/3)
+	defer cancel()
+	return l.bus.try(ctx, l.extend)
+}
+
+// extend stores the lease anew. What is in its place may be one's own, of a renewal
+// that was stored and not answered: the next try is made on top of that.
+func (l *lease) extend(ctx context.Context) error {
+	ack, err := l.put(ctx, l.revision)
+	if err == nil {
+		l.revision = ack.Sequence
+		return nil
+	}
+	if !isWrongSequence(err) {
+		return err
+	}
+	stream, err := l.bus.stream(ctx, nodesStream)
+	if err != nil {
+		return err
+	}
+	last, err := stream.GetLastMsgForSubject(ctx, nodesPrefix+l.key)
+	switch {
+	case err != nil:
+		return err
+	case last.Sequence <= l.revision: // of a replica that comes behind
+	case string(last.Data) == l.id:
+		l.revision = last.Sequence
+	default:
+		return errHeld
+	}
+	return errUndecided
 }
 
 func (l *lease) release(ctx context.Context) {

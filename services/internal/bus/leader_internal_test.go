@@ -18,7 +18,9 @@ func TestLeaderEndsBeforeItsLease(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	link := b.link()
 	b.Close() // every renewal fails at once
+	<-link.Done()
 	synctest.Test(t, func(t *testing.T) {
 		const ttl = 15 * time.Second
 		began := time.Now()

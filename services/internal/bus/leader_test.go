@@ -11,6 +11,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/internal/bus"
+	"github.com/gantry-worker/gantry/services/internal/bus/bustest"
 )
 
 const (
@@ -96,6 +97,37 @@ func TestLeadWithoutConnectionIsDeposed(t *testing.T) {
 		t.Errorf("first ended with %v", err)
 	}
 	<-second.leads
+}
+
+// TestALeaseOutlivesALostAnswer: one renewal is not answered, or does not arrive.
+// It is made again, also on top of itself; another one's lease ends it.
+func TestALeaseOutlivesALostAnswer(t *testing.T) {
+	t.Parallel()
+	for name, verdict := range map[string]bustest.Verdict{"before": bustest.Cut, "after": bustest.LoseAnswer} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			natstest.Each(t, func(t *testing.T, server natstest.NATS) {
+				const key = "$KV.nodes.leader.test"
+				b := open(t, server, "a")
+				lease := b.Lease("test", "b", longLease)
+				until(t, "a lease", func() bool { return lease.Acquire(t.Context()) })
+				through, broken := through(t, server, key, verdict)
+				lease.Over(through)
+				for range 3 {
+					if !lease.Renew(t.Context()) {
+						t.Fatal("deposed")
+					}
+				}
+				if !broken() {
+					t.Error("no renewal was lost")
+				}
+				bustest.Publish(t, b.Client, key, "", []byte("another"))
+				if lease.Renew(t.Context()) {
+					t.Error("renewed in place of another one's")
+				}
+			})
+		})
+	}
 }
 
 func projectionIsChangedByOneAtATime(t *testing.T, server natstest.NATS) {

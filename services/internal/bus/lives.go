@@ -16,9 +16,14 @@ import (
 // WatchLives calls handle with the last entry of every job's life, then with
 // each further entry as it comes, one at a time, until the context ends. After
 // an interruption it goes on behind the last entry that it read: none comes
-// twice. caughtUp is called once, after the lives that were there at the start.
-func (b *Bus) WatchLives(ctx context.Context, caughtUp func(), handle func(*Seen)) error {
-	watch := &livesWatch{bus: b, caughtUp: caughtUp, handle: handle}
+// twice.
+//
+// begin is called before the last entries, and caughtUp when those that were there
+// have come. Where the server has lost entries, it begins anew: of what was said
+// before, nobody knows what still holds.
+func (b *Bus) WatchLives(ctx context.Context, begin, caughtUp func(), handle func(*Seen)) error {
+	watch := &livesWatch{bus: b, begin: begin, caughtUp: caughtUp, handle: handle}
+	watch.anew()
 	said := "" // what keeps it is told once, not at each try
 	for ctx.Err() == nil {
 		start := time.Now()
@@ -42,12 +47,26 @@ func (b *Bus) WatchLives(ctx context.Context, caughtUp func(), handle func(*Seen
 }
 
 type livesWatch struct {
-	bus      *Bus
-	caughtUp func() // nil when it was called
-	handle   func(*Seen)
-	read     client.Position
-	target   uint64 // stream sequence of the last entry at the start
+	bus             *Bus
+	begin, caughtUp func()
+	handle          func(*Seen)
+	known           bool // the lives that were there
+	read            client.Position
+	stored          time.Time // when the entry was that was read last
+	doubted         bool      // that it is still there
+	target          uint64    // stream sequence of the last entry at the start
 }
+
+// anew forgets what was read.
+func (w *livesWatch) anew() {
+	w.known, w.read, w.stored = false, client.Position{}, time.Time{}
+	w.begin()
+}
+
+// errSetBack is the end of a reader of a stream that has lost its last messages.
+// It counts the second time: a leader that was elected just now may say so of what
+// it has yet to take in.
+var errSetBack = errors.New("the server has lost entries that were read")
 
 // idleCheck is how long no entry comes before it is asked whether there are
 // any: the last one may have been purged before it was delivered. What the
@@ -59,7 +78,7 @@ const idleCheck = 500 * time.Millisecond
 var errStalled = errors.New("entries do not come")
 
 func (w *livesWatch) run(ctx context.Context) error {
-	if w.caughtUp != nil {
+	if !w.known {
 		target, err := w.bus.LastSeq(ctx, contracts.StreamJobs, contracts.LifeAll)
 		if err != nil {
 			return fmt.Errorf("watch lives: %w", err)
@@ -72,6 +91,19 @@ func (w *livesWatch) run(ctx context.Context) error {
 		return fmt.Errorf("watch lives: %w", err)
 	}
 	defer reader.Close()
+	// Only now: should entries be lost from here on, the reader breaks as well.
+	held, err := w.holds(ctx)
+	if err != nil {
+		return fmt.Errorf("watch lives: %w", err)
+	}
+	if !held {
+		if w.doubted {
+			w.anew()
+		}
+		w.doubted = !w.doubted
+		return fmt.Errorf("watch lives: %w", errSetBack)
+	}
+	w.doubted = false
 	for {
 		msg, meta, err := w.next(ctx, reader)
 		if errors.Is(err, errIdle) {
@@ -110,12 +142,25 @@ func (w *livesWatch) open(ctx context.Context) (*client.Reader, error) {
 	return w.bus.OpenReader(ctx, contracts.StreamJobs, config)
 }
 
+// holds reports whether the entry that was read last is where it was. A life that
+// was purged since may have had it: then all are read again, too, and for nothing.
+func (w *livesWatch) holds(ctx context.Context) (bool, error) {
+	if w.read.Seq == 0 {
+		return true, nil
+	}
+	msg, err := w.bus.MessageAt(ctx, contracts.StreamJobs, w.read.Seq)
+	if errors.Is(err, ErrNoMessage) {
+		return false, nil
+	}
+	return err == nil && msg.Time.Equal(w.stored), err
+}
+
 var errIdle = errors.New("no entry came for a while")
 
 // next returns the next entry; errIdle, until the lives are known that were
 // there at the start, when there is none for a while.
 func (w *livesWatch) next(ctx context.Context, reader *client.Reader) (jetstream.Msg, *jetstream.MsgMetadata, error) {
-	if w.caughtUp != nil {
+	if !w.known {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, idleCheck, errIdle)
 		defer cancel()
@@ -127,6 +172,7 @@ func (w *livesWatch) take(ctx context.Context, msg jetstream.Msg, meta *jetstrea
 	if !w.read.Pass(meta) {
 		return
 	}
+	w.stored = meta.Timestamp
 	defer w.look()
 	entry, err := contracts.DecodeEntry(msg.Data())
 	if err != nil && !errors.Is(err, contracts.ErrUnknownEntry) {
@@ -138,8 +184,8 @@ func (w *livesWatch) take(ctx context.Context, msg jetstream.Msg, meta *jetstrea
 
 // look says when the lives are known that were there at the start.
 func (w *livesWatch) look() {
-	if w.caughtUp != nil && w.read.Seq >= w.target {
+	if !w.known && w.read.Seq >= w.target {
+		w.known = true
 		w.caughtUp()
-		w.caughtUp = nil
 	}
 }

@@ -13,7 +13,7 @@ import (
 
 // TestReadersOfALossGoOn: the server loses more than comes after that, and uses
 // the sequences again. Who stays connected reads on with what is new, and reads
-// nothing twice.
+// nothing twice; but lives are read anew, as some are not what they were.
 func TestReadersOfALossGoOn(t *testing.T) {
 	t.Parallel()
 	server := natstest.Start(t)
@@ -55,7 +55,7 @@ func TestReadersOfALossGoOn(t *testing.T) {
 	setBack := server.Keep()
 	all := map[string]<-chan contracts.JobID{
 		"lives": start(func(heard func(contracts.JobID)) {
-			_ = b.WatchLives(ctx, func() {}, func(s *bus.Seen) { heard(s.Job) })
+			_ = b.WatchLives(ctx, func() { heard("begin") }, func() {}, func(s *bus.Seen) { heard(s.Job) })
 		}),
 		"revokes": start(func(heard func(contracts.JobID)) {
 			_ = b.FollowRevokes(ctx, func(r *contracts.Revoke) { heard(r.Job) })
@@ -79,6 +79,7 @@ func TestReadersOfALossGoOn(t *testing.T) {
 		}
 	}
 	store("lost1", "lost2", "lost3")
+	expect("lives", all["lives"], "begin")
 	for what, jobs := range all {
 		expect(what, jobs, "kept", "lost1", "lost2", "lost3")
 	}
@@ -86,6 +87,8 @@ func TestReadersOfALossGoOn(t *testing.T) {
 
 	setBack()
 	store("new1", "new2")
+	expect("lives", all["lives"], "begin", "kept", "new1", "new2")
+	delete(all, "lives")
 	for what, jobs := range all {
 		expect(what, jobs, "new1", "new2")
 	}

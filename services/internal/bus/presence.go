@@ -20,7 +20,7 @@ const announceAgain = time.Second
 // Announce keeps a service instance listed in the bucket of nodes until the
 // context ends, and then takes it off the list. describe is asked at each
 // renewal, every third of [contracts.InstanceTTL]. [Bus.Ready] and [Presence]
-// rest on it.
+// rest on it. The error is [ErrClosed] where NATS is never to be heard again.
 func (b *Bus) Announce(ctx context.Context, describe func() contracts.Instance) error {
 	for {
 		instance, sent := describe(), time.Now()
@@ -32,10 +32,13 @@ func (b *Bus) Announce(ctx context.Context, describe func() contracts.Instance) 
 			zerolog.Ctx(ctx).Debug().Err(err).Msg("instance not announced") // Ready tells it
 			wait = announceAgain
 		}
-		pause(ctx, wait)
-		if ctx.Err() != nil {
+		select {
+		case <-ctx.Done():
 			b.withdraw(context.WithoutCancel(ctx), instance)
 			return nil
+		case <-b.closed.Done():
+			return context.Cause(b.closed)
+		case <-time.After(wait):
 		}
 	}
 }

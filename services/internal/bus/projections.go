@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rs/zerolog"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 )
 
 const (
@@ -218,6 +220,31 @@ func (b *Bus) EntryAfter(ctx context.Context, job contracts.JobID, seq uint64) (
 	return next, nil
 }
 
+// setBackWait is how long an entry that was read must be gone to count as lost: a
+// leader that was elected just now may not have taken it in yet.
+const setBackWait = 500 * time.Millisecond
+
+// Holds reports whether the entry of a job's life that was read at a stream
+// sequence is still there: a server that has lost its last messages uses their
+// sequences again, and what comes behind is not what follows. Of a life that is
+// gone as a whole there is nothing else to read.
+func (b *Bus) Holds(ctx context.Context, job contracts.JobID, seq uint64, is func(*contracts.Entry) bool) (bool, error) {
+	for try := range 2 {
+		if seq == 0 {
+			return true, nil
+		}
+		if try > 0 {
+			pause(ctx, setBackWait)
+		}
+		entry, err := b.EntryAfter(ctx, job, seq-1)
+		if err != nil || entry != nil && entry.Seq == seq && is(entry.Entry) {
+			return err == nil, err
+		}
+	}
+	first, err := b.EntryAfter(ctx, job, 0)
+	return first == nil, err
+}
+
 // WorkSubjects is [Bus.Work] for handlers that need no more than the subject:
 // a message says that there is something new on it.
 func (b *Bus) WorkSubjects(ctx context.Context, consumer contracts.Consumer, workers int, handle func(ctx context.Context, subject string) error) error {
@@ -234,6 +261,16 @@ func (b *Bus) LastSeq(ctx context.Context, streamName, subject string) (uint64, 
 		return 0, err
 	}
 	return msg.Sequence, nil
+}
+
+// LastPosition returns the position of the last message on a subject, which may be
+// a filter; before all of them for none.
+func (b *Bus) LastPosition(ctx context.Context, streamName, subject string) (client.Position, error) {
+	msg, err := b.lastMessage(ctx, streamName, subject)
+	if err != nil || msg == nil {
+		return client.Position{}, err
+	}
+	return client.Position{Seq: msg.Sequence, Time: msg.Time}, nil
 }
 
 // GirderJob returns which Girder job belongs to a job, and the stream sequence

@@ -257,7 +257,7 @@ func TestWhatIsNotPermittedFails(t *testing.T) {
 		"secrets": {"$JS.API.DIRECT.GET.KV_secrets", func() error { _, err := b.Secrets(t.Context(), "job", contracts.SecretIO); return err }},
 		"follow":  {"$JS.API.CONSUMER.CREATE.TASKS_REVOKE", func() error { return b.FollowRevokes(t.Context(), func(*contracts.Revoke) {}) }},
 		"watch": {"$JS.API.STREAM.MSG.GET.JOBS", func() error {
-			return b.WatchLives(t.Context(), func() {}, func(*bus.Seen) {})
+			return b.WatchLives(t.Context(), func() {}, func() {}, func(*bus.Seen) {})
 		}},
 		"pull": {"$JS.API.CONSUMER.MSG.NEXT.TASKS_READY", func() error {
 			for {

@@ -3,6 +3,7 @@ package deadletter
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"strings"
 	"time"
@@ -48,5 +49,7 @@ func Keep(ctx context.Context, b *bus.Bus, l Letter) error {
 		Version: contracts.Version, Job: l.Job, Queue: queue, Time: time.Now().UTC(), Reason: l.Reason,
 		Payload: string(contracts.ScrubPayload(l.Payload)), Submission: l.Submission,
 	}
-	return b.Publish(ctx, contracts.DeadSubject(queue), fmt.Sprintf("dead-%d", l.Submission), letter)
+	// A server that lost submissions uses their sequences again.
+	id := fmt.Sprintf("dead-%d-%x", l.Submission, sha256.Sum256(l.Payload))
+	return b.Publish(ctx, contracts.DeadSubject(queue), id, letter)
 }

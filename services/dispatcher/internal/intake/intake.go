@@ -186,13 +186,21 @@ func (i *Intake) begin(ctx context.Context, s submission, redacted *contracts.Ta
 		return nil, err
 	case before == nil:
 		return nil, fmt.Errorf("begin life of %s: it was purged just now", redacted.ID)
-	case before.Submission == s.seq && !last.Terminal():
+	case s.began(before) && !last.Terminal():
 		return last, nil
-	case before.Submission == s.seq || before.Hash == hash:
+	case s.began(before) || before.Hash == hash:
 		return nil, nil
 	default:
 		return nil, errUsedID
 	}
+}
+
+// began reports whether a life began with this very submission. A server that
+// lost its last messages uses their sequences again; it never stored two of them
+// at one time. What a version wrote that did not keep the time is told by its
+// sequence.
+func (s submission) began(life *contracts.Submitted) bool {
+	return life.Submission == s.seq && (life.SubmittedAt.IsZero() || life.SubmittedAt.Equal(s.time))
 }
 
 // enqueue queues a job that is submitted, unless a revoke came before it, and

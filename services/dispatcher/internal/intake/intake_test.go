@@ -100,12 +100,7 @@ func (s *site) dieAtEachStep(verdict bustest.Verdict) {
 
 func (s *site) checkQueued(job contracts.JobID) {
 	s.Helper()
-	if life := dispatchtest.Life(s, s.client, job); life != "submitted queued" {
-		s.Errorf("life of %s: %s", job, life)
-	}
-	if n := dispatchtest.Ready(s, s.client, job); n != 1 {
-		s.Errorf("%s has %d ready messages, want 1", job, n)
-	}
+	s.checkQueuedAlone(job)
 	for _, kind := range []contracts.SecretKind{contracts.SecretIO, contracts.SecretJob} {
 		if secrets, err := s.next.Secrets(s.Context(), job, kind); err != nil || len(secrets) != 1 {
 			s.Errorf("%s has %d %s secrets, %v", job, len(secrets), kind, err)
@@ -325,5 +320,37 @@ func TestDeathWhileRefusing(t *testing.T) {
 		if n := bustest.Count(t, s.client, contracts.StreamDead, contracts.DeadSubject("nobodys")); n != step {
 			t.Errorf("%d dead letters, want %d", n, step)
 		}
+	}
+}
+
+// TestSequenceUsedAgain: a server that lost submissions uses their sequences again.
+// What comes there is another submission, under an id that is used, and so is the
+// one after it.
+func TestSequenceUsedAgain(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	kept := s.submit(dispatchtest.Task("job"))
+	s.again(kept)
+	for n, image := range []string{"another", "a third"} {
+		other := dispatchtest.Task("job")
+		other.Docker.Image = image
+		msg := s.submit(other)
+		msg.Seq = kept.Seq // the life was not lost
+		s.again(msg)
+		s.checkQueuedAlone("job")
+		if letters := bustest.Count(t, s.client, contracts.StreamDead, contracts.DeadAll); letters != n+1 {
+			t.Errorf("%d dead letters of %d tasks under an id that is used", letters, n+1)
+		}
+	}
+}
+
+// checkQueuedAlone is checkQueued for a job without secrets.
+func (s *site) checkQueuedAlone(job contracts.JobID) {
+	s.Helper()
+	if life := dispatchtest.Life(s, s.client, job); life != "submitted queued" {
+		s.Errorf("life of %s: %s", job, life)
+	}
+	if n := dispatchtest.Ready(s, s.client, job); n != 1 {
+		s.Errorf("%s has %d ready messages, want 1", job, n)
 	}
 }

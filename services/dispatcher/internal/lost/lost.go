@@ -68,6 +68,13 @@ func (w *Watch) Observe(last *bus.Seen) {
 	w.running[last.Job] = last
 }
 
+// Forget drops all that was observed.
+func (w *Watch) Forget() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.running = nil
+}
+
 // Run looks for lost attempts until the context ends.
 func (w *Watch) Run(ctx context.Context) error {
 	ticker := time.NewTicker(w.Look)

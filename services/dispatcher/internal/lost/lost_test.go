@@ -71,7 +71,7 @@ func watch(t *testing.T, nats natstest.NATS, absent gone, askPause time.Duration
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	caughtUp := make(chan struct{})
-	all.Go(func() { _ = b.WatchLives(ctx, func() { close(caughtUp) }, w.Observe) })
+	all.Go(func() { _ = b.WatchLives(ctx, func() {}, func() { close(caughtUp) }, w.Observe) })
 	<-caughtUp
 	all.Go(func() {
 		if err := w.Run(ctx); !errors.Is(err, context.Canceled) {

@@ -6,6 +6,8 @@ package queues
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,15 +51,36 @@ func (q *Queues) Require(ctx context.Context, queues ...contracts.Queue) error {
 		if q.has(queue) {
 			continue
 		}
-		for _, lane := range contracts.Lanes {
-			if err := q.bus.DeclareConsumer(ctx, contracts.ReadyConsumer(lane, queue, contracts.KindDocker)); err != nil {
-				return fmt.Errorf("queue %s: %w", queue, err)
-			}
+		if err := q.declare(ctx, queue); err != nil {
+			return err
 		}
 		q.mu.Lock()
 		q.known[queue] = true
 		q.mu.Unlock()
 		zerolog.Ctx(ctx).Info().Str("queue", string(queue)).Msg("queue known")
+	}
+	return nil
+}
+
+func (q *Queues) declare(ctx context.Context, queue contracts.Queue) error {
+	for _, lane := range contracts.Lanes {
+		if err := q.bus.DeclareConsumer(ctx, contracts.ReadyConsumer(lane, queue, contracts.KindDocker)); err != nil {
+			return fmt.Errorf("queue %s: %w", queue, err)
+		}
+	}
+	return nil
+}
+
+// Renew makes the consumers of all known queues again, which a server that was
+// given an older copy of its data may not have.
+func (q *Queues) Renew(ctx context.Context) error {
+	q.mu.Lock()
+	known := slices.Collect(maps.Keys(q.known))
+	q.mu.Unlock()
+	for _, queue := range known {
+		if err := q.declare(ctx, queue); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -201,8 +201,16 @@ func (m *mirror) awaitSubmission(ctx context.Context) error {
 	}
 }
 
-// catchUp reads on in the job's life.
+// catchUp reads on in the job's life, or all of it again where the server has lost
+// what was read last.
 func (m *mirror) catchUp(ctx context.Context) error {
+	held, err := m.bus.Holds(ctx, m.job, m.life.seq, func(entry *contracts.Entry) bool { return entry.Entry == m.life.last.Entry })
+	if err != nil {
+		return err
+	}
+	if !held {
+		m.life = life{}
+	}
 	for {
 		next, err := m.bus.EntryAfter(ctx, m.job, m.life.seq)
 		if err != nil {

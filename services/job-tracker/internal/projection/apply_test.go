@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 )
 
 var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -190,12 +191,15 @@ func TestNotesOfEarlierAttemptsDoNotCount(t *testing.T) {
 		return note
 	}
 	one, two := 1.0, 2.0
+	place := func(seq uint64) client.Position {
+		return client.Position{Seq: seq, Time: at.Add(time.Duration(seq) * time.Second)}
+	}
 	heard := &said{}
-	heard.hear(1, note(contracts.NoteProgress, 1, contracts.Progress{Current: &one}))
-	heard.hear(2, note(contracts.NotePhase, 2, contracts.Phase{Phase: contracts.PhaseRunning}))
-	heard.hear(3, note(contracts.NoteProgress, 2, contracts.Progress{Current: &two}))
-	heard.hear(4, note(contracts.NoteProgress, 1, contracts.Progress{Current: &one}))
-	heard.hear(2, note(contracts.NoteProgress, 2, contracts.Progress{Current: &one})) // again, by a second reader
+	heard.hear(place(1), note(contracts.NoteProgress, 1, contracts.Progress{Current: &one}))
+	heard.hear(place(2), note(contracts.NotePhase, 2, contracts.Phase{Phase: contracts.PhaseRunning}))
+	heard.hear(place(3), note(contracts.NoteProgress, 2, contracts.Progress{Current: &two}))
+	heard.hear(place(4), note(contracts.NoteProgress, 1, contracts.Progress{Current: &one}))
+	heard.hear(place(2), note(contracts.NoteProgress, 2, contracts.Progress{Current: &one})) // again, by a second reader
 	job := &contracts.Job{Attempt: 1, LifeSeq: 1}
 	if heard.apply(job) || !heard.early {
 		t.Errorf("stored before the attempt is known: %+v", job)
@@ -203,6 +207,12 @@ func TestNotesOfEarlierAttemptsDoNotCount(t *testing.T) {
 	job.Attempt = 2
 	if !heard.apply(job) || heard.early || *job.Progress.Current != 2 || job.Phase.Phase != contracts.PhaseRunning {
 		t.Errorf("%+v", job)
+	}
+	again := place(5)
+	again.Seq = 2 // of a server that lost what it had
+	heard.hear(again, note(contracts.NoteProgress, 2, contracts.Progress{Current: &one}))
+	if !heard.apply(job) || *job.Progress.Current != 1 {
+		t.Errorf("a note in place of one that was lost does not count: %+v", job.Progress)
 	}
 	job.Attempt = 3
 	if heard.apply(job) {

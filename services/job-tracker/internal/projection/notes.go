@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
@@ -17,7 +18,7 @@ const notesInterval = 500 * time.Millisecond
 
 // said is the last that an attempt said of itself.
 type said struct {
-	seq      uint64 // of the stream
+	at       client.Position // of the last note
 	attempt  int
 	phase    *contracts.Phase
 	progress *contracts.Progress
@@ -33,7 +34,7 @@ type notes struct {
 
 type noteOf struct {
 	job  contracts.JobID
-	seq  uint64 // of the stream
+	at   client.Position
 	note *contracts.Note
 }
 
@@ -42,25 +43,25 @@ func newNotes(b *bus.Bus) *notes {
 }
 
 func (n *notes) run(ctx context.Context) error {
-	last, err := n.bus.LastSeq(ctx, contracts.StreamLive, contracts.NotesAll)
+	last, err := n.bus.LastPosition(ctx, contracts.StreamLive, contracts.NotesAll)
 	if err != nil {
 		return err
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.follow(ctx, last+1) })
+	group.Go(func() error { return n.follow(ctx, last) })
 	group.Go(func() error { return n.makeUp(ctx, time.Now()) })
 	group.Go(func() error { return n.store(ctx) })
 	return group.Wait()
 }
 
-// follow passes on the notes of all jobs from a stream sequence on.
-func (n *notes) follow(ctx context.Context, from uint64) error {
-	for msg, err := range n.bus.Messages(ctx, contracts.StreamLive, from, contracts.NotesAll) {
+// follow passes on the notes of all jobs behind a position.
+func (n *notes) follow(ctx context.Context, behind client.Position) error {
+	for msg, err := range n.bus.MessagesBehind(ctx, contracts.StreamLive, behind, contracts.NotesAll) {
 		if err != nil {
 			return err
 		}
 		if meta, err := msg.Metadata(); err == nil {
-			n.pass(ctx, contracts.JobOfSubject(msg.Subject()), meta.Sequence.Stream, msg.Data())
+			n.pass(ctx, contracts.JobOfSubject(msg.Subject()), client.PositionOf(meta), msg.Data())
 		}
 	}
 	return context.Cause(ctx)
@@ -106,7 +107,7 @@ func (n *notes) replay(ctx context.Context, job contracts.JobID) error {
 		if err != nil {
 			continue
 		}
-		n.pass(ctx, job, meta.Sequence.Stream, msg.Data())
+		n.pass(ctx, job, client.PositionOf(meta), msg.Data())
 		if meta.Sequence.Stream >= last {
 			return nil
 		}
@@ -114,13 +115,13 @@ func (n *notes) replay(ctx context.Context, job contracts.JobID) error {
 	return context.Cause(ctx)
 }
 
-func (n *notes) pass(ctx context.Context, job contracts.JobID, seq uint64, data []byte) {
+func (n *notes) pass(ctx context.Context, job contracts.JobID, at client.Position, data []byte) {
 	note := new(contracts.Note)
 	if json.Unmarshal(data, note) != nil {
 		return
 	}
 	select {
-	case n.arrived <- &noteOf{job, seq, note}:
+	case n.arrived <- &noteOf{job, at, note}:
 	case <-ctx.Done():
 	}
 }
@@ -138,7 +139,7 @@ func (n *notes) store(ctx context.Context) error {
 			if fresh[arrived.job] == nil {
 				fresh[arrived.job] = &said{}
 			}
-			fresh[arrived.job].hear(arrived.seq, arrived.note)
+			fresh[arrived.job].hear(arrived.at, arrived.note)
 		case <-ticker.C:
 			for job, said := range fresh {
 				if _, err := n.bus.UpdateProjection(ctx, job, said.apply); err != nil && ctx.Err() == nil {
@@ -154,14 +155,14 @@ func (n *notes) store(ctx context.Context) error {
 
 // hear takes in a note. What an earlier attempt said no longer counts, nor what
 // was said before.
-func (s *said) hear(seq uint64, note *contracts.Note) {
-	if note.Attempt < s.attempt || seq < s.seq {
+func (s *said) hear(at client.Position, note *contracts.Note) {
+	if note.Attempt < s.attempt || at.Seq < s.at.Seq && !at.Time.After(s.at.Time) {
 		return
 	}
 	if note.Attempt > s.attempt {
 		*s = said{attempt: note.Attempt}
 	}
-	s.seq = seq
+	s.at = at
 	switch note.Type {
 	case contracts.NotePhase:
 		if phase := new(contracts.Phase); json.Unmarshal(note.Data, phase) == nil {

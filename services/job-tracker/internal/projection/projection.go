@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -49,8 +50,37 @@ func Run(ctx context.Context, b *bus.Bus) error {
 		})
 	})
 	group.Go(func() error { return newNotes(b).run(ctx) })
-	group.Go(func() error { return refresh(ctx, b) })
+	group.Go(func() error { return keepFresh(ctx, b) })
 	return group.Wait()
+}
+
+// freshLook is how often it is looked whether the connection is another one.
+const freshLook = time.Second
+
+// keepFresh looks after the projections at the start and after each reconnect: the
+// server may have lost some that it had stored.
+func keepFresh(ctx context.Context, b *bus.Bus) error {
+	connected := b.ConnectedSince()
+	if err := refresh(ctx, b); err != nil {
+		return err
+	}
+	ticker := time.NewTicker(freshLook)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+		since := b.ConnectedSince()
+		if since.Equal(connected) || b.Connected() != nil {
+			continue
+		}
+		if err := errors.Join(rebuild(ctx, b), refresh(ctx, b)); err != nil {
+			return err
+		}
+		connected = since
+	}
 }
 
 // rebuild makes the projections that are not there, of jobs that have a life: the
@@ -92,7 +122,10 @@ func refresh(ctx context.Context, b *bus.Bus) error {
 func CatchUp(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
 	var unread error
 	_, err := b.UpdateProjection(ctx, job, func(projection *contracts.Job) bool {
-		anew, changed := projection.LifeSeq == 0, false
+		changed := false
+		if unread = startOver(ctx, b, projection); unread != nil {
+			return false
+		}
 		for {
 			var next *bus.Seen
 			if next, unread = b.EntryAfter(ctx, job, projection.LifeSeq); unread != nil {
@@ -103,7 +136,7 @@ func CatchUp(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
 			}
 			changed = apply(projection, next.Entry, next.Seq) || changed
 		}
-		if anew && projection.Girder != nil && projection.Status.Terminal() {
+		if changed && projection.Girder != nil && !projection.Girder.Done && projection.Status.Terminal() {
 			unread = recall(ctx, b, projection)
 		}
 		return changed && unread == nil
@@ -114,8 +147,26 @@ func CatchUp(ctx context.Context, b *bus.Bus, job contracts.JobID) error {
 	return nil
 }
 
+// startOver forgets what was applied of a life that is not the same any more: the
+// server has lost its last entries. How far the mirror is stays, Girder has it.
+func startOver(ctx context.Context, b *bus.Bus, projection *contracts.Job) error {
+	last := len(projection.History) - 1
+	if last < 0 {
+		return nil
+	}
+	applied := projection.History[last]
+	held, err := b.Holds(ctx, projection.ID, projection.LifeSeq, func(entry *contracts.Entry) bool {
+		return entry.Type == applied.Type && entry.Attempt == applied.Attempt && entry.Source == applied.Source && entry.Time.Equal(applied.Time)
+	})
+	if err == nil && !held {
+		zerolog.Ctx(ctx).Warn().Str("job", string(projection.ID)).Msg("the server has lost entries of the job's life, its projection is made anew")
+		*projection = contracts.Job{ID: projection.ID, Girder: projection.Girder}
+	}
+	return err
+}
+
 // recall takes over how the mirror of a job ended, where it has: a projection
-// that is made anew must not start another one.
+// that is made anew, or that went back, must not start another one.
 func recall(ctx context.Context, b *bus.Bus, projection *contracts.Job) error {
 	ref, _, err := b.GirderJob(ctx, projection.ID)
 	if err == nil && ref != nil && ref.Mirror != nil {
