@@ -64,6 +64,9 @@ type Config struct {
 	OnReady func() `kong:"-"`
 	// Engine replaces the Docker engine, in tests.
 	Engine engine.Engine `kong:"-"`
+	// EngineSuspicion and EnginePatience replace, in tests, those of an
+	// engine.Watched.
+	EngineSuspicion, EnginePatience time.Duration `kong:"-"`
 	// GatePatience and HoldPatience replace, in tests, for how long the gate, and
 	// transfer asked to hold progress pipes, may be silent before a task goes on
 	// without them.
@@ -203,8 +206,9 @@ func build(ctx context.Context, cfg Config, b *bus.Bus, nodeID contracts.NodeID,
 	if err != nil {
 		return nil, fmt.Errorf("log_limit: %w", err)
 	}
+	watched := &engine.Watched{Engine: cfg.Engine, Suspicion: cfg.EngineSuspicion, Patience: cfg.EnginePatience}
 	tools := &attempt.Tools{
-		Bus: b, Engine: cfg.Engine, Images: engine.NewImages(cfg.Engine, engine.PullLimits{Idle: cfg.PullIdle, Total: cfg.PullTimeout}), Policy: allowed,
+		Bus: b, Engine: watched, Images: engine.NewImages(watched, engine.PullLimits{Idle: cfg.PullIdle, Total: cfg.PullTimeout}), Policy: allowed,
 		Node: nodeID, Executor: id, Installation: installation,
 		Draining: ctx.Done(), MaxGrace: cfg.MaxGrace, LogLimit: limit, GirderAPIURL: cfg.GirderAPIURL,
 		GatePatience: cfg.GatePatience, HoldPatience: cfg.HoldPatience,
@@ -243,6 +247,7 @@ func run(ctx context.Context, cfg Config, b *bus.Bus, x *executor.Executor) erro
 		return ended(outer, b.ListenRevokes(outer, func() { close(listening) }, x.Revoke))
 	})
 	group.Go(func() error { return ended(outer, x.Presence.Run(outer)) })
+	group.Go(func() error { return ended(outer, tools.Engine.Watch(outer)) })
 	orphans := &reconcile.Reconciler{Engine: tools.Engine, Lives: b, Installation: tools.Installation, Grace: cfg.OrphanGrace}
 	group.Go(func() error { return ended(outer, orphans.Run(outer)) })
 	group.Go(func() error {

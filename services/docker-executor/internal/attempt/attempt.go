@@ -54,7 +54,7 @@ var (
 // Tools are what all attempts of an executor share.
 type Tools struct {
 	Bus          *bus.Bus
-	Engine       engine.Engine
+	Engine       *engine.Watched
 	Images       *engine.Images
 	Policy       *policy.Policy
 	Node         contracts.NodeID
@@ -224,9 +224,12 @@ func (a *Attempt) try(ctx, lifetime context.Context) (contracts.EntryData, error
 }
 
 // open does all that comes before the container starts. It is given up where
-// the executor stops, since somebody else can do it as well.
+// the executor stops, or the engine falls silent, since somebody else can do it
+// as well.
 func (a *Attempt) open(ctx context.Context) error {
-	opening, cancel := context.WithCancelCause(ctx)
+	answering, release := a.tools.Engine.WhileAnswering(ctx)
+	defer release()
+	opening, cancel := context.WithCancelCause(answering)
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		select {

@@ -95,7 +95,7 @@ func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	tools := &attempt.Tools{
-		Bus: b, Engine: eng, Images: engine.NewImages(eng, engine.PullLimits{}), Policy: rules, Node: "n", Executor: "ex",
+		Bus: b, Engine: &engine.Watched{Engine: eng}, Images: engine.NewImages(eng, engine.PullLimits{}), Policy: rules, Node: "n", Executor: "ex",
 		MaxGrace: time.Minute, LogLimit: 1 << 20,
 	}
 	a := attempt.New(tools, task, last, f, zerolog.Nop())
@@ -182,7 +182,7 @@ func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tools := &attempt.Tools{Bus: b, Engine: eng, Policy: rules, Node: "n", Executor: "ex", MaxGrace: time.Hour, LogLimit: 1 << 20}
+	tools := &attempt.Tools{Bus: b, Engine: &engine.Watched{Engine: eng}, Policy: rules, Node: "n", Executor: "ex", MaxGrace: time.Hour, LogLimit: 1 << 20}
 	a := attempt.Adopt(tools, task, last, life, f, engine.Container{ID: id, State: engine.Running}, zerolog.Nop())
 
 	ctx, revoke := context.WithCancelCause(t.Context())

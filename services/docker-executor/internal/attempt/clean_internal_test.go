@@ -34,9 +34,9 @@ func TestAForeignFolderIsNotEmptied(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		tools := &Tools{Engine: exchanging{fake.New(), func(path string) error {
+		tools := &Tools{Engine: &engine.Watched{Engine: exchanging{fake.New(), func(path string) error {
 			return errors.Join(os.Rename(path, path+"-away"), put(foreign, path))
-		}}}
+		}}}}
 		if err := tools.empty(t.Context(), at); err == nil {
 			t.Errorf("%s: no error", name)
 		}

@@ -187,7 +187,40 @@ func (a *Attempt) startOnce(ctx context.Context) (err error) {
 		return err // whoever adopts the container has to know it
 	}
 	a.begun = true
-	return a.tools.Engine.Start(ctx, a.container)
+	return a.startPatiently(ctx)
+}
+
+const (
+	// startRetry is the pause before a container is started again.
+	startRetry = time.Second
+	// startPatience is how long an engine may be away that is to start one.
+	startPatience = 2 * time.Minute
+)
+
+// startPatiently starts the container, also on an engine that goes away over it:
+// one that was started before is left alone. The run that was noted stays, since
+// the container may have begun, and ended, with it.
+func (a *Attempt) startPatiently(ctx context.Context) error {
+	var away time.Time // since when the engine is
+	for {
+		err := a.tools.Engine.Start(ctx, a.container)
+		switch {
+		case a.outlasts(ctx, err):
+			away = time.Time{}
+			continue
+		case !errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrSilent), ctx.Err() != nil:
+			return err
+		case away.IsZero():
+			away = time.Now()
+			a.log.Warn().Err(err).Msg("container not started, trying again")
+		case time.Since(away) > startPatience:
+			return err
+		}
+		pause(ctx, startRetry)
+		if err := a.ensureOurs(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // createAgain puts another container in the place of one that never ran.

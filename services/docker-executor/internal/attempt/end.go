@@ -78,10 +78,14 @@ func (a *Attempt) endOf(ctx, lifetime context.Context, err error) (contracts.Ent
 }
 
 // maxReleases is how often an offer is given back for want of an engine. One
-// that answers, and yet runs nothing, would have it go round for ever.
+// that answers, and yet runs nothing, would have it go round for ever. Where it
+// has locked up, nothing more is claimed, and there is no end to the patience.
 const maxReleases = 5
 
 func (a *Attempt) release(lifetime context.Context, why error) (contracts.EntryData, error) {
+	if errors.Is(why, engine.ErrLockedUp) {
+		return a.released(why), nil
+	}
 	releases := 0
 	if a.last.Attempt > maxReleases { // each release was an attempt
 		life, err := a.tools.Bus.Life(lifetime, a.last.Job)

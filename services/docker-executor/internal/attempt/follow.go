@@ -96,7 +96,7 @@ func (a *Attempt) watch(flows *flows, lifetime context.Context) (exit engine.Exi
 	group.Go(func() error { return a.shipLog(ctx, watching, lifetime) })
 	group.Go(func() (err error) {
 		defer ends.ended()
-		if exit, err = a.tools.Engine.Wait(watching, a.container, a.folder.EngineRun); err != nil {
+		if exit, err = a.wait(watching); err != nil {
 			giveUp() // nothing will be heard of the container any more
 			return err
 		}
@@ -129,26 +129,35 @@ func (a *Attempt) closeEnds(ends *ends, giveUp func()) {
 	}
 }
 
-// mayBeGone is how long after its last entry an attempt makes sure that it is
-// still the job's before it starts the container: nobody takes over sooner.
-const mayBeGone = 10 * time.Second
-
 // start starts the container, unless a former owner did.
 func (a *Attempt) start(ctx context.Context) error {
 	if a.begun && !a.created {
 		return nil
 	}
-	// By the wall clock, which goes on while the machine sleeps.
-	if time.Now().Round(0).Sub(a.lastAt.Round(0)) > mayBeGone {
-		last, err := a.tools.Bus.Last(ctx, a.last.Job)
-		if err != nil {
-			return err
-		}
-		if last == nil || last.Seq != a.last.Seq {
-			return ErrSuperseded
-		}
+	if err := a.ensureOurs(ctx); err != nil {
+		return err
 	}
 	return a.launch(ctx)
+}
+
+// mayBeGone is how long after its last entry an attempt makes sure that it is
+// still the job's before it starts the container: nobody takes over sooner.
+const mayBeGone = 10 * time.Second
+
+// ensureOurs makes sure that the attempt is still the job's.
+func (a *Attempt) ensureOurs(ctx context.Context) error {
+	// By the wall clock, which goes on while the machine sleeps.
+	if time.Now().Round(0).Sub(a.lastAt.Round(0)) <= mayBeGone {
+		return nil
+	}
+	last, err := a.tools.Bus.Last(ctx, a.last.Job)
+	if err != nil {
+		return err
+	}
+	if last == nil || last.Seq != a.last.Seq {
+		return ErrSuperseded
+	}
+	return nil
 }
 
 // tell writes what happens while the container runs into the job's life, and

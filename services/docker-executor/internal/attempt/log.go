@@ -138,7 +138,7 @@ func (a *Attempt) readLog(ctx context.Context, streams engine.Streams, position 
 		if !errors.Is(err, engine.ErrUnavailable) {
 			return err
 		}
-		if away.IsZero() || position != before || time.Since(began) > logPatience {
+		if away.IsZero() || position != before || time.Since(began) > logPatience || a.tools.Engine.Silence() != nil {
 			away = time.Now()
 		}
 		if time.Since(away) > logPatience {

@@ -18,11 +18,15 @@ func (awayEngine) Logs(_ context.Context, _ string, _ engine.Streams, since engi
 	return since, &engine.Error{Op: "read the log of", Subject: "container x", Kind: engine.ErrUnavailable}
 }
 
+func (awayEngine) Start(context.Context, string) error {
+	return &engine.Error{Op: "start", Subject: "container x", Kind: engine.ErrUnavailable}
+}
+
 // An engine that stays away does not keep an attempt from its end for ever.
 func TestTheLogOfAnEngineThatStaysAwayIsGivenUp(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a := &Attempt{tools: &Tools{Engine: awayEngine{}}, log: zerolog.Nop()}
+		a := &Attempt{tools: &Tools{Engine: &engine.Watched{Engine: awayEngine{}}}, log: zerolog.Nop()}
 		err := a.readLog(t.Context(), engine.Both, engine.Position{}, nil)
 		if !errors.Is(err, engine.ErrUnavailable) {
 			t.Errorf("ended with %v", err)

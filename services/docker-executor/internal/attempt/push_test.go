@@ -57,7 +57,7 @@ func TestARefusedOutputIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	tools := &attempt.Tools{
-		Bus: b, Engine: eng, Images: engine.NewImages(eng, engine.PullLimits{}), Policy: rules, Node: "n", Executor: "ex",
+		Bus: b, Engine: &engine.Watched{Engine: eng}, Images: engine.NewImages(eng, engine.PullLimits{}), Policy: rules, Node: "n", Executor: "ex",
 		MaxGrace: time.Minute, LogLimit: 1 << 20,
 	}
 	if done, err := attempt.New(tools, task, last, f, zerolog.Nop()).Run(t.Context(), t.Context()); err != nil || !done {

@@ -89,10 +89,26 @@ func (a *Attempt) stop(ctx, watching context.Context) {
 	}
 	grace = min(grace, a.tools.MaxGrace)
 	a.log.Info().Str("signal", signal).Dur("grace", grace).Msg("asking container to stop")
-	if err := a.signal(watching, signal); err == nil {
+	if a.askToStop(watching, signal, grace) {
 		pause(watching, grace)
 	}
 	a.kill(watching)
+}
+
+// askToStop sends the stop signal, and reports whether the container got it. An
+// engine that fails at it may not the next time, within the grace; one that does
+// not know the signal, or the container, never will.
+func (a *Attempt) askToStop(watching context.Context, signal string, grace time.Duration) bool {
+	for began := time.Now(); ; pause(watching, signalRetry) {
+		err := a.signal(watching, signal)
+		if err == nil {
+			return true
+		}
+		a.log.Warn().Err(err).Str("signal", signal).Msg("container not asked to stop")
+		if errors.Is(err, engine.ErrRefused) || errors.Is(err, engine.ErrNotFound) || time.Since(began) >= grace {
+			return false
+		}
+	}
 }
 
 // stopSignal returns what the container wants to be stopped with: that of its

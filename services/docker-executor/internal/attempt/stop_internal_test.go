@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -15,12 +16,13 @@ import (
 )
 
 // signaled is an engine that notes the signals that are sent. What it is told to
-// say of images comes first.
+// say of images, and of signals, comes first.
 type signaled struct {
 	*fake.Engine
 	image engine.Image
 	errs  []error
 	sent  []string
+	fails []error // of signals
 }
 
 func (e *signaled) Image(context.Context, string) (engine.Image, error) {
@@ -34,7 +36,12 @@ func (e *signaled) Image(context.Context, string) (engine.Image, error) {
 
 func (e *signaled) Signal(_ context.Context, _, signal string) error {
 	e.sent = append(e.sent, signal)
-	return nil
+	if len(e.fails) == 0 {
+		return nil
+	}
+	err := e.fails[0]
+	e.fails = e.fails[1:]
+	return err
 }
 
 // A stop's signal is the revoke's, else that of the options, else the image's.
@@ -64,10 +71,10 @@ func TestAContainerIsStoppedWithItsOwnSignal(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eng := &signaled{fake.New(), test.asked, test.errs, nil}
+			eng := &signaled{Engine: fake.New(), image: test.asked, errs: test.errs}
 			t.Cleanup(eng.Close)
 			a := &Attempt{
-				tools: &Tools{Engine: eng, Policy: rules}, log: zerolog.Nop(), image: test.pulled, // no grace, SIGKILL comes at once
+				tools: &Tools{Engine: &engine.Watched{Engine: eng}, Policy: rules}, log: zerolog.Nop(), image: test.pulled, // no grace, SIGKILL comes at once
 				task: &contracts.Task{Docker: &contracts.DockerRun{Options: contracts.DockerOptions{StopSignal: test.option}}},
 			}
 			ctx, revoke := context.WithCancelCause(t.Context())
@@ -77,6 +84,49 @@ func TestAContainerIsStoppedWithItsOwnSignal(t *testing.T) {
 			if want := []string{test.want, "SIGKILL"}; !slices.Equal(eng.sent, want) {
 				t.Errorf("signals were %v, want %v", eng.sent, want)
 			}
+		})
+	}
+}
+
+// A container has its grace also where the engine failed to send it the signal:
+// it gets it a little later. Only where it never will there is nothing to wait
+// for.
+func TestAFaultOfTheStopSignalDoesNotEndTheGrace(t *testing.T) {
+	t.Parallel()
+	const grace = contracts.DefaultGrace
+	tries := int(grace/signalRetry) + 1
+	failed, refused := &engine.Error{Op: "send", Subject: "it", Kind: engine.ErrFailed}, &engine.Error{Op: "send", Subject: "it", Kind: engine.ErrRefused}
+	for name, test := range map[string]struct {
+		fails []error
+		want  []string
+		grace bool
+	}{
+		"none":             {nil, []string{"SIGTERM", "SIGKILL"}, true},
+		"for a while":      {[]error{failed, failed}, []string{"SIGTERM", "SIGTERM", "SIGTERM", "SIGKILL"}, true},
+		"of the signal":    {[]error{refused}, []string{"SIGTERM", "SIGKILL"}, false},
+		"that does not go": {slices.Repeat([]error{failed}, tries), append(slices.Repeat([]string{"SIGTERM"}, tries), "SIGKILL"), true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			rules, err := policy.New(policy.Config{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				eng := &signaled{Engine: fake.New(), fails: test.fails}
+				defer eng.Close()
+				a := &Attempt{
+					tools: &Tools{Engine: &engine.Watched{Engine: eng}, Policy: rules, MaxGrace: grace}, log: zerolog.Nop(), image: engine.Image{ID: "known"},
+					task: &contracts.Task{Docker: &contracts.DockerRun{}},
+				}
+				ctx, revoke := context.WithCancelCause(t.Context())
+				revoke(&Revoked{})
+				began := time.Now() // of the bubble's clock
+				a.stop(ctx, t.Context())
+				if !slices.Equal(eng.sent, test.want) || time.Since(began) >= grace != test.grace {
+					t.Errorf("signals were %v, SIGKILL after %s", eng.sent, time.Since(began))
+				}
+			})
 		})
 	}
 }

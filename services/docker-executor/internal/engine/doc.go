@@ -16,6 +16,9 @@
 // no such program), or ours (engine, network, disk), which is worth another try
 // elsewhere.
 //
+// An engine may lock up, and neither take a call nor refuse it: [Watched] finds
+// that out, and has everybody wait.
+//
 // Package docker implements the interface for a Docker engine, package fake in
 // memory, and package enginetest holds the suite that both have to pass.
 package engine

@@ -50,9 +50,15 @@ var (
 	// It is an ErrUnavailable.
 	ErrSilent = fmt.Errorf("%w: it gives no answer", ErrUnavailable)
 
+	// ErrLockedUp: a call got no answer, nor did another one that takes a working
+	// engine no time, see Watched. It is an ErrSilent.
+	ErrLockedUp = fmt.Errorf("%w, has locked up or its host is overloaded", ErrSilent)
+
 	// ErrFailed: the engine reports a fault of its own that fits no other kind.
 	ErrFailed = errors.New("container engine failed")
 )
+
+const restartDocker = `if that stays so, restart Docker (deploy/README.md, "The Docker engine")`
 
 // advice is what a reader can do about an error of each kind.
 var advice = map[error]string{
@@ -63,7 +69,8 @@ var advice = map[error]string{
 	ErrNoSpace:             "free some space there",
 	ErrRegistryUnavailable: "check that the engine's host reaches the registry",
 	ErrUnavailable:         "check that it runs, and that the executor may use its socket",
-	ErrSilent:              `if that stays so, restart Docker (deploy/README.md, "The Docker engine")`,
+	ErrSilent:              restartDocker,
+	ErrLockedUp:            restartDocker,
 }
 
 // Error is an error of the engine: what was done, to what, the kind of failure,

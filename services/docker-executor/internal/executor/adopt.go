@@ -34,8 +34,12 @@ func (e *Executor) watchFree(ctx context.Context, adopt func()) {
 }
 
 // adoptFree begins to go on with every attempt of this node whose executor died
-// or stopped. A container that runs does so whether a slot is free or not.
+// or stopped. A container that runs does so whether a slot is free or not. Of an
+// engine that is silent nothing can be found out: that waits.
 func (e *Executor) adoptFree(ctx, lifetime context.Context, begin func(serve func())) {
+	if e.Tools.Engine.Silence() != nil {
+		return
+	}
 	free, err := folder.Abandoned(e.WorkRoot)
 	e.sayUnlisted(ctx, err)
 	for _, f := range free {
@@ -87,9 +91,8 @@ func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowde
 	if f.Job == "" {
 		clean, stop := context.WithTimeout(lifetime, cleanTimeout)
 		defer stop()
-		if err := e.Tools.RemoveFolder(clean, f); err != nil { // its executor died while making or removing it
-			zerolog.Ctx(ctx).Debug().Err(err).Msg("folder of no attempt is not removed yet, trying again")
-		}
+		err := e.Tools.RemoveFolder(clean, f) // its executor died while making or removing it
+		e.repeats.tell(ctx, f.Path(), err, "folder of no attempt is not removed yet, trying again")
 		return false, errLeftToOwner
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -120,6 +123,7 @@ func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowde
 		return e.leave(ctx, f, err)
 	}
 	e.active.won(f.Job)
+	e.repeats.tell(ctx, f.Path(), nil, "")
 	log := e.logger(ctx, adopted, life.task)
 	f.Installation, f.Executor = e.Tools.Installation, e.Tools.Executor
 	if err := f.Note(); err != nil {
@@ -131,7 +135,7 @@ func (e *Executor) adopt(ctx, lifetime context.Context, f *folder.Folder, crowde
 
 // leave gives the lock of a folder back, for the next look.
 func (e *Executor) leave(ctx context.Context, f *folder.Folder, why error) (done bool, err error) {
-	zerolog.Ctx(ctx).Debug().Err(why).Str("job", string(f.Job)).Msg("attempt not adopted, trying again")
+	e.repeats.tell(ctx, f.Path(), why, "attempt not adopted, trying again")
 	return false, errors.Join(errLeftToOwner, f.Close())
 }
 
@@ -222,8 +226,9 @@ func (e *Executor) clean(lifetime context.Context, f *folder.Folder) {
 	clean, stop := context.WithTimeout(lifetime, cleanTimeout)
 	defer stop()
 	log := zerolog.Ctx(lifetime).With().Str("job", string(f.Job)).Int("attempt", f.Attempt).Logger()
-	if err := e.Tools.Clean(clean, f); err != nil {
-		log.Debug().Err(err).Msg("what an attempt left is not removed yet, trying again")
+	err := e.Tools.Clean(clean, f)
+	e.repeats.tell(log.WithContext(lifetime), f.Path(), err, "what an attempt left is not removed yet, trying again")
+	if err != nil {
 		return
 	}
 	log.Info().Msg("removed what an attempt left")

@@ -46,6 +46,7 @@ type Executor struct {
 
 	foreign  sync.Map // paths of folders that were said to be another installation's
 	unlisted string   // why the last look through the folders did not see all of them
+	repeats  repeats
 
 	mu       sync.Mutex
 	notReady error
@@ -94,12 +95,17 @@ func (e *Executor) Run(ctx context.Context) error {
 	pull := &bus.Puller{Bus: e.Tools.Bus, Queues: e.Queues, Kind: contracts.KindDocker}
 	defer pull.Close()
 	for e.awaitReady(ctx) && e.slots.take(ctx) {
-		msg, err := pull.Next(ctx)
-		if err != nil && ctx.Err() == nil {
-			zerolog.Ctx(ctx).Debug().Err(err).Msg("no ready message taken")
+		answering, release := e.Tools.Engine.WhileAnswering(ctx)
+		msg, err := pull.Next(answering)
+		unready := context.Cause(answering) != nil
+		release()
+		if !unready {
+			e.repeats.tell(ctx, "queues", err, "no ready message taken")
+		}
+		if err != nil && !unready {
 			pause(ctx, retryPull)
 		}
-		if msg != nil && (ctx.Err() != nil || e.slots.crowded()) {
+		if msg != nil && (unready || e.slots.crowded()) {
 			_ = e.Tools.Bus.GiveBack(msg, 0) // without a connection AckWait does it
 			msg = nil
 		}
@@ -182,6 +188,9 @@ func (e *Executor) setNotReady(err error) {
 
 // NotReady returns why no work is taken, or nil.
 func (e *Executor) NotReady() error {
+	if err := e.Tools.Engine.Silence(); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.notReady

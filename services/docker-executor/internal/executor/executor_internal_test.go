@@ -9,7 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/rs/zerolog"
 
@@ -55,7 +58,7 @@ func TestAnOutageIsLoggedWhenItsReasonChanges(t *testing.T) {
 	t.Parallel()
 	eng := fake.New()
 	t.Cleanup(eng.Close)
-	e := New(Settings{Tools: &attempt.Tools{Engine: eng}, WorkRoot: t.TempDir()})
+	e := New(Settings{Tools: &attempt.Tools{Engine: &engine.Watched{Engine: eng}}, WorkRoot: t.TempDir()})
 	if got := ready(t, e); len(got) != 0 {
 		t.Errorf("without an outage it logs %q", got)
 	}
@@ -67,6 +70,48 @@ func TestAnOutageIsLoggedWhenItsReasonChanges(t *testing.T) {
 	}
 }
 
+// While the engine is silent nothing is taken, and folders are left alone.
+func TestASilentEngineHasEverythingWait(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	left, err := folder.Create(root, folder.About{Job: "job", Attempt: 1, Installation: "ours"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.Close(); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		eng := fake.New()
+		defer eng.Close()
+		watched := &engine.Watched{Engine: eng}
+		ctx, stop := context.WithCancel(t.Context())
+		var watching sync.WaitGroup
+		watching.Go(func() { _ = watched.Watch(ctx) })
+		e := New(Settings{Tools: &attempt.Tools{Engine: watched, Installation: "ours"}, WorkRoot: root, Slots: 1})
+		unlock := eng.LockUp()
+		if err := watched.Start(ctx, "x"); !errors.Is(err, engine.ErrLockedUp) {
+			t.Fatalf("start ended with %v", err)
+		}
+		if err := e.NotReady(); !errors.Is(err, engine.ErrLockedUp) {
+			t.Errorf("not ready: %v", err)
+		}
+		e.adoptFree(ctx, ctx, func(func()) { t.Error("its attempt is gone on with") })
+		was := time.Now()
+		time.AfterFunc(10*time.Second, unlock)
+		if got := ready(t, e); time.Since(was) < 10*time.Second || len(got) != 2 {
+			t.Errorf("ready after %s, it logs %q", time.Since(was), got)
+		}
+		adopted := 0
+		e.adoptFree(ctx, ctx, func(func()) { adopted++ })
+		if adopted != 1 {
+			t.Errorf("%d attempts are gone on with", adopted)
+		}
+		stop()
+		watching.Wait()
+	})
+}
+
 func TestFoldersThatCannotBeListedAreToldWhenTheReasonChanges(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()
@@ -74,7 +119,7 @@ func TestFoldersThatCannotBeListedAreToldWhenTheReasonChanges(t *testing.T) {
 	if err := os.WriteFile(attempts, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e := New(Settings{Tools: &attempt.Tools{}, WorkRoot: root})
+	e := New(Settings{Tools: &attempt.Tools{Engine: &engine.Watched{}}, WorkRoot: root})
 	looks := func(n int) []string {
 		return logged(t, func(ctx context.Context) {
 			for range n {
@@ -116,7 +161,7 @@ func TestAnotherInstallationsFolderIsToldOnce(t *testing.T) {
 	if err := theirs.Close(); err != nil {
 		t.Fatal(err)
 	}
-	e := New(Settings{Tools: &attempt.Tools{Installation: "ours"}, WorkRoot: root})
+	e := New(Settings{Tools: &attempt.Tools{Engine: &engine.Watched{}, Installation: "ours"}, WorkRoot: root})
 	got := logged(t, func(ctx context.Context) {
 		for range 3 {
 			e.adoptFree(ctx, ctx, func(func()) { t.Error("its attempt is gone on with") })
@@ -129,5 +174,60 @@ func TestAnotherInstallationsFolderIsToldOnce(t *testing.T) {
 		t.Errorf("whose it is cannot take it: %v", err)
 	} else if err := again.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A folder that is never removed would else be known to nobody.
+func TestWhatFailsAgainIsToldOnce(t *testing.T) {
+	t.Parallel()
+	var r repeats
+	busy, full := errors.New("device or resource busy"), errors.New("disk full")
+	for _, test := range []struct {
+		err  error
+		want string // the level
+	}{
+		{busy, "debug"}, {full, "debug"}, {full, "warn"}, {full, "debug"}, {nil, ""}, {full, "debug"}, {full, "warn"},
+	} {
+		got := logged(t, func(ctx context.Context) {
+			r.tell(ctx, "folder", test.err, "not removed")
+			r.tell(ctx, "another", nil, "not removed")
+		})
+		want := []string{test.want + ": not removed"}
+		if test.want == "" {
+			want = nil
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%v: it logs %q, want %q", test.err, got, want)
+		}
+	}
+}
+
+func TestAFolderThatStaysIsTold(t *testing.T) {
+	t.Parallel()
+	root := t.TempDir()
+	gone, err := folder.Create(root, folder.About{Job: "job", Attempt: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := gone.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// As long as its containers are not known, it stays.
+	eng := fake.New()
+	t.Cleanup(eng.Close)
+	eng.Fail(fake.CallList, &engine.Error{Op: "list", Subject: "containers", Kind: engine.ErrFailed}, 3)
+	e := New(Settings{Tools: &attempt.Tools{Engine: &engine.Watched{Engine: eng}}, WorkRoot: root})
+	got := logged(t, func(ctx context.Context) {
+		for range 3 {
+			f, err := folder.Take(root, "job", 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.clean(ctx, f)
+		}
+	})
+	const stays = "what an attempt left is not removed yet, trying again"
+	if want := []string{"debug: " + stays, "warn: " + stays, "debug: " + stays}; !slices.Equal(got, want) {
+		t.Errorf("it logs %q, want %q", got, want)
 	}
 }

@@ -78,7 +78,7 @@ func (r *Reconciler) Look(ctx context.Context, now time.Time) error {
 			continue
 		case !known:
 			since, known = now, true
-		case now.Sub(since) >= r.Grace:
+		case now.Sub(since) >= r.graceOf(container):
 			errs = append(errs, r.remove(ctx, container))
 			continue
 		}
@@ -88,6 +88,19 @@ func (r *Reconciler) Look(ctx context.Context, now time.Time) error {
 	}
 	r.orphans = orphans
 	return errors.Join(errs...)
+}
+
+// startTakes is how long it may take at most from when a helper is created to
+// when it is started: one call's time limit, and some.
+const startTakes = 5 * time.Minute
+
+// graceOf returns how long a container has to have been nobody's. A helper that
+// is about to be started looks like one whose executor died before.
+func (r *Reconciler) graceOf(container *engine.Container) time.Duration {
+	if container.Labels[engine.LabelHelper] != "" && container.State == engine.Created {
+		return max(r.Grace, startTakes)
+	}
+	return r.Grace
 }
 
 // isOwned reports whether a job's life says that the attempt of a container

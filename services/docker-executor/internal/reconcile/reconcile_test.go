@@ -175,13 +175,22 @@ func TestKeptContainersStay(t *testing.T) {
 	put("never ran", false, attempt.LabelKeep)
 	put("helps", true, engine.LabelHelper, "hang")
 	put("helped", true, engine.LabelHelper)
+	put("is to help", false, engine.LabelHelper)
 	r := &reconcile.Reconciler{Engine: eng, Lives: lives{}, Installation: "ours", Grace: grace}
 	now := time.Now()
-	for _, at := range []time.Time{now, now.Add(grace), now.Add(2 * grace)} {
-		if err := r.Look(t.Context(), at); err != nil {
-			t.Fatal(err)
+	look := func(times ...time.Duration) {
+		t.Helper()
+		for _, after := range times {
+			if err := r.Look(t.Context(), now.Add(after)); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
+	look(0, grace, 2*grace)
+	if !names(t, eng)["is to help"] {
+		t.Error("a helper was removed that may be about to be started")
+	}
+	look(time.Hour) // its executor died
 	list, err := eng.List(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -54,7 +54,7 @@ func kindOf(err error) error {
 		return engine.ErrNoSpace
 	case errors.Is(err, context.DeadlineExceeded):
 		return engine.ErrSilent
-	case disconnected(err), errdefs.IsUnavailable(err):
+	case disconnected(err), errdefs.IsUnavailable(err), saysNoContainerd(err), saysOtherVersion(err):
 		return engine.ErrUnavailable
 	case errdefs.IsNotFound(err):
 		return engine.ErrNotFound
@@ -99,7 +99,7 @@ func startKind(err error) error {
 		return engine.ErrNotFound
 	case saysNoRuntime(err), saysNoDevices(err):
 		return engine.ErrNoDriver
-	case says(err, "cannot allocate memory", "resource temporarily unavailable", "too many open files", "context deadline"):
+	case saysPassing(err):
 		return engine.ErrFailed
 	case kind == engine.ErrRefused, kind == engine.ErrNotFound: // such as a network that does not exist
 		return engine.ErrCannotStart
@@ -119,6 +119,8 @@ func pullKind(err error) error {
 		return engine.ErrNoSpace
 	case disconnected(err) && !says(err, "error response from daemon"):
 		return engine.ErrUnavailable
+	case says(err, "connect: permission denied", "layer does not exist"): // a firewall; another pull's or a removal's doing
+		return engine.ErrRegistryUnavailable
 	case says(err, "denied", "unauthorized", "no basic auth credentials", "authentication required", "forbidden"):
 		return engine.ErrPullDenied
 	case says(err, "manifest unknown", "name unknown", "not found", "does not exist", "no matching manifest"):
@@ -142,6 +144,25 @@ func saysNoRuntime(err error) bool {
 // not all there or find no GPU.
 func saysNoDevices(err error) bool {
 	return says(err, "could not select device driver", "cdi device injection failed", "vendor from cdi", "nvidia-container-")
+}
+
+// saysNoContainerd: the engine answers, and what runs its containers is being
+// restarted.
+func saysNoContainerd(err error) bool {
+	return says(err, "connection error: desc", "error while dialing", "transport is closing", "client connection is closing", "ttrpc: closed")
+}
+
+// saysOtherVersion: the engine was exchanged for one that does not speak the
+// version of its API that was agreed upon with the former one.
+func saysOtherVersion(err error) bool {
+	return says(err, "client version") && says(err, "is too old", "is too new")
+}
+
+// saysPassing: the host, or what the runtime needs of it, was short of something
+// for the moment, whatever the task is.
+func saysPassing(err error) bool {
+	return says(err, "cannot allocate memory", "resource temporarily unavailable", "too many open files", "context deadline",
+		"context canceled", "did not terminate successfully: signal", "device or resource busy", "connection reset by peer", "/run/systemd/private")
 }
 
 // cannotExec reports whether a runtime's words are about a container's program,
@@ -180,6 +201,13 @@ func disconnected(err error) bool {
 		errors.As(err, &netErr) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		errors.Is(err, net.ErrClosed) || errors.Is(err, context.DeadlineExceeded)
+}
+
+// brokeOff reports whether what the engine was asked for may well come when it is
+// asked again: it could not be reached, or had a fault of its own, as on its way
+// down or up, or while a plugin that it asks is.
+func brokeOff(err error) bool {
+	return disconnected(err) || errdefs.IsInternal(err) || errors.Is(kindOf(err), engine.ErrUnavailable)
 }
 
 // says reports whether the error's text has one of the phrases, given in lower

@@ -69,7 +69,7 @@ func (r *logReader) run(ctx context.Context) error {
 		case err != nil:
 			broken++
 		}
-		if err != nil && (!disconnected(err) || broken > maxBroken) {
+		if err != nil && (!brokeOff(err) || broken > maxBroken) {
 			return err
 		}
 		if err := sleep(ctx, pause.NextBackOff()); err != nil {
@@ -82,7 +82,7 @@ func (r *logReader) run(ctx context.Context) error {
 // its log was read.
 func (r *logReader) cycle(ctx context.Context) (ended bool, err error) {
 	err = r.follow(ctx)
-	if r.emitErr != nil || ctx.Err() != nil || (err != nil && !disconnected(err)) {
+	if r.emitErr != nil || ctx.Err() != nil || (err != nil && !brokeOff(err)) {
 		return false, err
 	}
 	state, inspectErr := r.engine.inspectPatiently(ctx, r.id)

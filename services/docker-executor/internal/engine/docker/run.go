@@ -2,6 +2,7 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -171,26 +172,31 @@ func process(ctx context.Context, socket string) (string, error) {
 }
 
 // endedWith reports whether a container that ended at some time may have been
-// ended by the engine, as it or its host was stopped.
-func (e *Engine) endedWith(ctx context.Context, began engine.Run, at time.Time) bool {
-	fresh, err := connect(e.cfg)
-	if err != nil {
-		return false
-	}
-	defer fresh.Close() //nolint:errcheck // only its idle connections are closed
-	call, cancel := e.bounded(ctx)
-	defer cancel()
-	if host, err := hostOf(fresh); err == nil && host == began.Host {
-		if id, _, err := identify(call, fresh); err == nil && id == began.ID {
-			return false // it still runs, and takes new connections
+// ended by the engine, as it or its host was stopped. An engine that gives no
+// answer is an error: it may have locked up.
+func (e *Engine) endedWith(ctx context.Context, began engine.Run, at time.Time) (bool, error) {
+	lost, err := e.askAnew(ctx, func(ctx context.Context, fresh *client.Client) (bool, error) {
+		if host, err := hostOf(fresh); err == nil && host == began.Host {
+			if id, _, err := identify(ctx, fresh); err == nil && id == began.ID {
+				return false, nil // it still runs, and takes new connections
+			}
 		}
+		present, start, err := e.presentRun(ctx, fresh)
+		if err != nil {
+			return false, err
+		}
+		if began.Host == present.Host && !start.IsZero() && !at.Before(start) {
+			return false, nil // in the present run
+		}
+		return began.Ended(present, at), nil
+	})
+	switch {
+	case ctx.Err() != nil:
+		return false, nil
+	case errors.Is(err, context.DeadlineExceeded):
+		return false, err
+	case err != nil: // it is on its way down, or just starting
+		return !began.Keeps && !at.Before(began.Seen), nil
 	}
-	present, start, err := e.presentRun(call, fresh)
-	if err != nil { // it is on its way down, or just starting
-		return ctx.Err() == nil && !began.Keeps && !at.Before(began.Seen)
-	}
-	if began.Host == present.Host && !start.IsZero() && !at.Before(start) {
-		return false // in the present run
-	}
-	return began.Ended(present, at)
+	return lost, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/client"
 
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 )
@@ -42,7 +43,9 @@ func (e *Engine) Wait(ctx context.Context, id string, began engine.Run) (engine.
 			exit := e.withNotRun(ctx, id, e.withLateOOM(ctx, id, exitOf(state)))
 			switch {
 			case began.ID != "":
-				exit.EngineLost = e.endedWith(ctx, began, exit.FinishedAt)
+				if exit.EngineLost, err = e.endedWith(ctx, began, exit.FinishedAt); err != nil {
+					return engine.Exit{}, e.wrap(ctx, "wait for", subject(id), err)
+				}
 			case lost:
 				// When it broke is not known, only when that was seen. While it held, the
 				// engine told of every end.
@@ -102,8 +105,8 @@ func (e *Engine) untilStopped(ctx context.Context, id string) error {
 }
 
 // inspectPatiently asks for a container's state, again and again while the
-// engine does not answer, up to the limit. A container that is gone is
-// engine.ErrNotFound.
+// engine does not answer, or fails at it, up to the limit. A container that is
+// gone is engine.ErrNotFound.
 func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.State, error) {
 	look := func() (*container.State, error) {
 		call, cancel := e.bounded(ctx)
@@ -112,10 +115,11 @@ func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.St
 		if err == nil {
 			return found.State, nil
 		}
-		if errors.Is(kindOf(err), engine.ErrUnavailable) {
-			return nil, err
+		switch kindOf(err) {
+		case engine.ErrNotFound, engine.ErrRefused:
+			return nil, backoff.Permanent(err)
 		}
-		return nil, backoff.Permanent(err)
+		return nil, err
 	}
 	state, err := backoff.Retry(ctx, look, backoff.WithBackOff(eager()), backoff.WithMaxElapsedTime(e.cfg.UnavailableLimit))
 	if err != nil && errors.Is(kindOf(err), engine.ErrUnavailable) {
@@ -141,17 +145,40 @@ func exitOf(state *container.State) engine.Exit {
 // new one has to be made. Where it is answered by the engine's successor, as
 // with a socket that systemd keeps open, the witness is gone.
 func (e *Engine) stopping(ctx context.Context, w *witness) bool {
-	fresh, err := connect(e.cfg)
+	_, err := e.askAnew(ctx, func(ctx context.Context, fresh *client.Client) (bool, error) {
+		_, err := fresh.Ping(ctx)
+		return err == nil, err
+	})
 	if err != nil {
-		return false
-	}
-	defer fresh.Close() //nolint:errcheck // nothing was written
-	call, cancel := e.bounded(ctx)
-	defer cancel()
-	if _, err := fresh.Ping(call); err != nil {
 		return ctx.Err() == nil
 	}
 	return w.broke()
+}
+
+// newTries is how often an engine is asked that does not answer on a new
+// connection. That takes some two seconds: for less, one that is well may be out
+// of reach.
+const newTries = 9
+
+// askAnew asks the engine, each time on a new connection, until it answers. One
+// that is on its way down stays away, or its successor answers. The one error
+// that ends it at once is that of a call's time limit.
+func (e *Engine) askAnew(ctx context.Context, ask func(ctx context.Context, fresh *client.Client) (bool, error)) (bool, error) {
+	try := func() (bool, error) {
+		fresh, err := connect(e.cfg)
+		if err != nil {
+			return false, backoff.Permanent(err)
+		}
+		defer fresh.Close() //nolint:errcheck // only its idle connections are closed
+		call, cancel := e.bounded(ctx)
+		defer cancel()
+		answer, err := ask(call, fresh)
+		if errors.Is(err, context.DeadlineExceeded) {
+			return false, backoff.Permanent(err)
+		}
+		return answer, err
+	}
+	return backoff.Retry(ctx, try, backoff.WithBackOff(eager()), backoff.WithMaxTries(newTries))
 }
 
 // witness is a request that stays open until the container is removed, or the

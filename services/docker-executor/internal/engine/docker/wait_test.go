@@ -3,6 +3,8 @@ package docker_test
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,5 +31,25 @@ func TestAContainerThatIsNotRemoved(t *testing.T) {
 	exit, err := e.Wait(t.Context(), start(t, e, "", "exit:3"), engine.Run{ID: "any"})
 	if !errors.Is(err, engine.ErrFailed) || looks.Load() > most {
 		t.Errorf("exit %+v, %v, looked at %d times, want ErrFailed", exit, err, looks.Load())
+	}
+}
+
+// TestAnEngineThatDoesNotSayWhichRunItIs may have locked up: the end of a
+// container is not taken for its doing.
+func TestAnEngineThatDoesNotSayWhichRunItIs(t *testing.T) {
+	t.Parallel()
+	id := start(t, newEngine(t, docker.Config{}), "", "exit:0")
+	p := newProxy(t)
+	p.intercept = func(_ http.ResponseWriter, r *http.Request) bool {
+		if !strings.Contains(r.URL.Path, "/networks") {
+			return false
+		}
+		<-r.Context().Done()
+		return true
+	}
+	e := newEngine(t, docker.Config{Host: p.host(), CallTimeout: 10 * time.Second})
+	exit, err := e.Wait(t.Context(), id, engine.Run{ID: "any"})
+	if !errors.Is(err, engine.ErrSilent) {
+		t.Errorf("exit %+v, %v, want ErrSilent", exit, err)
 	}
 }

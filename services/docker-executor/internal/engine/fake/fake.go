@@ -31,6 +31,7 @@ type Engine struct {
 	registry   map[string]engine.Image // can be pulled, by reference
 	containers map[string]*container   // by ID
 	faults     map[Call][]*fault
+	locked     chan struct{} // closed when it works again, nil while it does
 	pulls      []string
 	runtimes   map[string]bool
 	devices    map[string]bool // by capability

@@ -55,10 +55,50 @@ func (e *Engine) Hang(call Call) (reached <-chan struct{}, release func()) {
 	return f.reached, func() { f.once.Do(func() { close(f.release) }) }
 }
 
+// LockUp makes the engine lock up as Docker 20.10 does, until unlock is called:
+// calls that make, change or end containers, or ask for its run, hang until then
+// or until their context ends; it answers all others.
+func (e *Engine) LockUp() (unlock func()) {
+	locked := make(chan struct{})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.locked = locked
+	return sync.OnceFunc(func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.locked = nil
+		close(locked)
+	})
+}
+
+// pass waits while the engine is locked up.
+func (e *Engine) pass(ctx context.Context, call Call) error {
+	switch call {
+	case CallCreate, CallStart, CallSignal, CallRemove, CallRun, CallTree:
+	default:
+		return nil
+	}
+	e.mu.Lock()
+	locked := e.locked
+	e.mu.Unlock()
+	if locked == nil {
+		return nil
+	}
+	select {
+	case <-locked:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 // enter is the beginning of every call.
 func (e *Engine) enter(ctx context.Context, call Call) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
+	}
+	if err := e.pass(ctx, call); err != nil {
+		return err
 	}
 	e.mu.Lock()
 	var f *fault
