@@ -166,7 +166,9 @@ func IsForeign(err error) bool {
 	}
 	switch refusal.Status {
 	case http.StatusBadRequest, http.StatusLengthRequired, http.StatusRequestEntityTooLarge,
-		http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge:
+		http.StatusRequestURITooLong, http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestedRangeNotSatisfiable:
+		return false
+	case http.StatusMovedPermanently, http.StatusPermanentRedirect: // not followed: the URL is the wrong one
 		return false
 	default:
 		return true
@@ -174,15 +176,8 @@ func IsForeign(err error) bool {
 }
 
 // IsOutage reports whether an error says nothing about the request itself: it is
-// temporary, or something before Girder answered in its place. A redirect that we
-// do not follow says that the URL is the wrong one.
-func IsOutage(err error) bool {
-	var refusal *Error
-	if errors.As(err, &refusal) && refusal.Status/100 == 3 {
-		return false
-	}
-	return IsTemporary(err) || IsForeign(err)
-}
+// temporary, or something before Girder answered in its place.
+func IsOutage(err error) bool { return IsTemporary(err) || IsForeign(err) }
 
 // maxErrorBody is how much of an error's body is read. Girder's are far shorter.
 const maxErrorBody = 64 << 10

@@ -20,6 +20,7 @@ func TestWhatAProxySaysIsForeign(t *testing.T) {
 	}{
 		{401, page, true}, {403, page, true}, {404, page, true}, {405, "", true}, {502, page, true},
 		{400, page, false}, {411, page, false}, {413, "too large", false}, {401, own, false}, {403, own, false},
+		{301, page, false}, {302, page, true}, {308, page, false}, {416, page, false},
 	} {
 		tries := 0
 		c, _ := serve(t, Options{Retry: Retry{Total: -1}}, func(w http.ResponseWriter, _ *http.Request) {

@@ -105,7 +105,7 @@ func (m *mirror) withLog(ctx context.Context, request func(context.Context) (gir
 		if err == nil || !errors.As(err, &refusal) || !mayBeTheLog(err) {
 			return job, err
 		}
-		if girder.IsTemporary(err) || girder.IsForeign(err) {
+		if girder.IsOutage(err) {
 			if blamed++; !m.answersWithoutLog(ctx) {
 				blamed = 0
 			}
