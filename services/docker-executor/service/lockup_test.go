@@ -11,6 +11,7 @@ import (
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
+	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
 	"github.com/gantry-worker/gantry/services/docker-executor/service"
 )
 
@@ -40,6 +41,16 @@ func (l *lockable) Create(ctx context.Context, spec engine.Spec) (string, error)
 func (l *lockable) Start(ctx context.Context, id string) error {
 	l.lock(fake.CallStart)
 	return l.Engine.Start(ctx, id)
+}
+
+func (l *lockable) Run(ctx context.Context) (engine.Run, error) {
+	l.lock(fake.CallRun)
+	return l.Engine.Run(ctx)
+}
+
+func (l *lockable) Remove(ctx context.Context, id string) error {
+	l.lock(fake.CallRemove)
+	return l.Engine.Remove(ctx, id)
 }
 
 // Wait says what it does when a container's state is not told in time.
@@ -116,17 +127,35 @@ func TestALockedUpEngineDelaysWhatHasNotBegun(t *testing.T) {
 // What has begun is gone on with, in the same attempt.
 func TestALockedUpEngineDelaysWhatHasBegun(t *testing.T) {
 	t.Parallel()
-	for _, at := range []fake.Call{fake.CallStart, fake.CallWait} {
+	const wantsGPU = "gpu:1"
+	for at, offer := range map[fake.Call]func(*stage, *contracts.Task){
+		fake.CallStart: func(s *stage, task *contracts.Task) { s.offer("job", task) },
+		fake.CallWait:  func(s *stage, task *contracts.Task) { s.offer("job", task) },
+		// The first container cannot start, and another one takes its place.
+		fake.CallRemove: func(s *stage, task *contracts.Task) {
+			s.engine.AddImage(wantsGPU, map[string]string{"com.nvidia.volumes.needed": "nvidia_driver"})
+			task.Docker.Image = wantsGPU
+			s.offer("job", task)
+		},
+		// Its former owner was killed while it started the container.
+		fake.CallRun: (*stage).diedStarting,
+	} {
 		t.Run(string(at), func(t *testing.T) {
 			t.Parallel()
 			s := newStage(t)
+			task := script("out:late")
+			offer(s, task)
+			before, _ := s.life("job")
 			eng, stop := s.startLockable(at)
-			s.offer("job", script("out:late"))
-			s.awaitPhase("job", waits)
+			said := s.awaitPhaseBehind("job", 0, waits)
 			(<-eng.unlock)()
-			s.awaitPhase("job", contracts.Phase{Phase: contracts.PhaseRunning})
+			s.awaitPhaseBehind("job", said, contracts.Phase{Phase: contracts.PhaseRunning})
 			types, end := s.await("job")
-			sameTypes(t, types, "submitted", "queued", "claimed", "started", "succeeded")
+			took := contracts.EntryClaimed
+			if at == fake.CallRun {
+				took = contracts.EntryAdopted
+			}
+			sameTypes(t, types, append(before, took, "started", "succeeded")...)
 			if end.Attempt != 1 || end.Crashes != 0 {
 				t.Errorf("end is %+v", end)
 			}
@@ -137,6 +166,27 @@ func TestALockedUpEngineDelaysWhatHasBegun(t *testing.T) {
 			s.clean()
 		})
 	}
+}
+
+// diedStarting makes what an executor leaves that is killed when it has noted
+// that it is about to start the container.
+func (s *stage) diedStarting(task *contracts.Task) {
+	s.t.Helper()
+	s.died("job", task, s.claim())
+	id := s.container("job", "out:late")
+	run, err := s.engine.Run(s.ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	f, err := folder.Take(s.root, "job", 1)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	f.ContainerID, f.EngineRun = id, run
+	if err := f.Note(); err != nil {
+		s.t.Error(err)
+	}
+	s.letGo(f)
 }
 
 // A container that is to be stopped while the engine is locked up is stopped when

@@ -13,7 +13,14 @@ import (
 // awaitPhase waits until an attempt says that it is busy with that.
 func (s *stage) awaitPhase(job contracts.JobID, want contracts.Phase) {
 	s.t.Helper()
-	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamLive, 1, contracts.NotesSubject(job)) {
+	s.awaitPhaseBehind(job, 0, want)
+}
+
+// awaitPhaseBehind waits until it says so behind the note of a number, and
+// returns the number of the one that does.
+func (s *stage) awaitPhaseBehind(job contracts.JobID, seq uint64, want contracts.Phase) uint64 {
+	s.t.Helper()
+	for msg, err := range s.bus.Messages(s.ctx, contracts.StreamLive, seq+1, contracts.NotesSubject(job)) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
@@ -28,11 +35,16 @@ func (s *stage) awaitPhase(job contracts.JobID, want contracts.Phase) {
 			s.t.Fatal(err)
 		}
 		if phase == want {
-			return
+			meta, err := msg.Metadata()
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return meta.Sequence.Stream
 		}
 		s.t.Logf("phase %+v", phase)
 	}
 	s.t.Fatalf("nobody says %+v", want)
+	return 0
 }
 
 // tells says how far a step is, as transfer does.

@@ -176,9 +176,9 @@ func (a *Attempt) launch(ctx context.Context) error {
 	}
 }
 
-func (a *Attempt) startOnce(ctx context.Context) (err error) {
+func (a *Attempt) startOnce(ctx context.Context) error {
 	if a.created || a.folder.EngineRun.ID == "" { // a run that a former owner noted may be over
-		if a.folder.EngineRun, err = a.tools.Engine.Run(ctx); err != nil {
+		if err := a.patiently(ctx, func() error { return a.noteRun(ctx) }); err != nil {
 			return err
 		}
 	}
@@ -187,7 +187,17 @@ func (a *Attempt) startOnce(ctx context.Context) (err error) {
 		return err // whoever adopts the container has to know it
 	}
 	a.begun = true
-	return a.startPatiently(ctx)
+	// The run that was noted stays, since the container may have begun, and ended,
+	// with it. One that was started before is left alone.
+	return a.patiently(ctx, func() error { return a.tools.Engine.Start(ctx, a.container) })
+}
+
+func (a *Attempt) noteRun(ctx context.Context) error {
+	run, err := a.tools.Engine.Run(ctx)
+	if err == nil {
+		a.folder.EngineRun = run
+	}
+	return err
 }
 
 const (
@@ -197,18 +207,19 @@ const (
 	startPatience = 2 * time.Minute
 )
 
-// startPatiently starts the container, also on an engine that goes away over it:
-// one that was started before is left alone. The run that was noted stays, since
-// the container may have begun, and ended, with it.
-func (a *Attempt) startPatiently(ctx context.Context) error {
+// patiently makes a call that the start of an attempt's container takes. Of one
+// that has begun it is made again on an engine that goes away, or locks up, over
+// it, as long as the attempt is the job's; any other one is given back.
+func (a *Attempt) patiently(ctx context.Context, call func() error) error {
 	var away time.Time // since when the engine is
 	for {
-		err := a.tools.Engine.Start(ctx, a.container)
+		err := call()
 		switch {
+		case !a.begun, ctx.Err() != nil:
+			return err
 		case a.outlasts(ctx, err):
 			away = time.Time{}
-			continue
-		case !errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrSilent), ctx.Err() != nil:
+		case !errors.Is(err, engine.ErrUnavailable), errors.Is(err, engine.ErrSilent):
 			return err
 		case away.IsZero():
 			away = time.Now()
@@ -225,7 +236,7 @@ func (a *Attempt) startPatiently(ctx context.Context) error {
 
 // createAgain puts another container in the place of one that never ran.
 func (a *Attempt) createAgain(ctx context.Context) error {
-	if err := a.tools.Engine.Remove(ctx, a.container); err != nil {
+	if err := a.patiently(ctx, func() error { return a.tools.Engine.Remove(ctx, a.container) }); err != nil {
 		return err
 	}
 	a.container, a.begun = "", false

@@ -96,16 +96,21 @@ func (a *Attempt) stop(ctx, watching context.Context) {
 }
 
 // askToStop sends the stop signal, and reports whether the container got it. An
-// engine that fails at it may not the next time, within the grace; one that does
-// not know the signal, or the container, never will.
+// engine that fails at it may not the next time, within a grace from the first
+// failure: it may have been away before. One that does not know the signal, or
+// the container, never will.
 func (a *Attempt) askToStop(watching context.Context, signal string, grace time.Duration) bool {
-	for began := time.Now(); ; pause(watching, signalRetry) {
+	var failing time.Time // since when the engine is
+	for ; ; pause(watching, signalRetry) {
 		err := a.signal(watching, signal)
 		if err == nil {
 			return true
 		}
-		a.log.Warn().Err(err).Str("signal", signal).Msg("container not asked to stop")
-		if errors.Is(err, engine.ErrRefused) || errors.Is(err, engine.ErrNotFound) || time.Since(began) >= grace {
+		if failing.IsZero() {
+			failing = time.Now()
+			a.log.Warn().Err(err).Str("signal", signal).Msg("container not asked to stop")
+		}
+		if errors.Is(err, engine.ErrRefused) || errors.Is(err, engine.ErrNotFound) || time.Since(failing) >= grace {
 			return false
 		}
 	}

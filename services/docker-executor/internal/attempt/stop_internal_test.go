@@ -95,16 +95,20 @@ func TestAFaultOfTheStopSignalDoesNotEndTheGrace(t *testing.T) {
 	t.Parallel()
 	const grace = contracts.DefaultGrace
 	tries := int(grace/signalRetry) + 1
-	failed, refused := &engine.Error{Op: "send", Subject: "it", Kind: engine.ErrFailed}, &engine.Error{Op: "send", Subject: "it", Kind: engine.ErrRefused}
+	failing := func(kind error, times int) []error {
+		return slices.Repeat([]error{&engine.Error{Op: "send", Subject: "it", Kind: kind}}, times)
+	}
+	terms := func(times int) []string { return slices.Repeat([]string{"SIGTERM"}, times) }
 	for name, test := range map[string]struct {
 		fails []error
 		want  []string
 		grace bool
 	}{
-		"none":             {nil, []string{"SIGTERM", "SIGKILL"}, true},
-		"for a while":      {[]error{failed, failed}, []string{"SIGTERM", "SIGTERM", "SIGTERM", "SIGKILL"}, true},
-		"of the signal":    {[]error{refused}, []string{"SIGTERM", "SIGKILL"}, false},
-		"that does not go": {slices.Repeat([]error{failed}, tries), append(slices.Repeat([]string{"SIGTERM"}, tries), "SIGKILL"), true},
+		"none":                         {nil, append(terms(1), "SIGKILL"), true},
+		"for a while":                  {failing(engine.ErrFailed, 2), append(terms(3), "SIGKILL"), true},
+		"of the signal":                {failing(engine.ErrRefused, 1), append(terms(1), "SIGKILL"), false},
+		"that does not go":             {failing(engine.ErrFailed, tries), append(terms(tries), "SIGKILL"), true},
+		"after it was away for longer": {append(failing(engine.ErrUnavailable, 2*tries), failing(engine.ErrFailed, 1)...), append(terms(2*tries+2), "SIGKILL"), true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

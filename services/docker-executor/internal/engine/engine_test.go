@@ -18,7 +18,7 @@ func TestIsInfrastructure(t *testing.T) {
 		engine.ErrImageNotFound: false, engine.ErrPullDenied: false, engine.ErrRefused: false,
 		engine.ErrCannotStart: false, engine.ErrNoDriver: false, engine.ErrNameConflict: false,
 		engine.ErrNotFound: true, engine.ErrNoSpace: true, engine.ErrRegistryUnavailable: true,
-		engine.ErrUnavailable: true, engine.ErrSilent: true, engine.ErrFailed: true,
+		engine.ErrUnavailable: true, engine.ErrSilent: true, engine.ErrOtherVersion: true, engine.ErrFailed: true,
 		errors.New("unheard of"): true, context.Canceled: false, context.DeadlineExceeded: false,
 	} {
 		err := fmt.Errorf("attempt: %w", &engine.Error{Op: "do", Subject: "it", Kind: kind})

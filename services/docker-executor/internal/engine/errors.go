@@ -54,6 +54,11 @@ var (
 	// engine no time, see Watched. It is an ErrSilent.
 	ErrLockedUp = fmt.Errorf("%w, has locked up or its host is overloaded", ErrSilent)
 
+	// ErrOtherVersion: the engine was exchanged for one that does not speak the
+	// version of its API that was agreed upon with the former one. It is an
+	// ErrUnavailable.
+	ErrOtherVersion = fmt.Errorf("%w: it speaks another version of its API", ErrUnavailable)
+
 	// ErrFailed: the engine reports a fault of its own that fits no other kind.
 	ErrFailed = errors.New("container engine failed")
 )
@@ -71,6 +76,7 @@ var advice = map[error]string{
 	ErrUnavailable:         "check that it runs, and that the executor may use its socket",
 	ErrSilent:              restartDocker,
 	ErrLockedUp:            restartDocker,
+	ErrOtherVersion:        "if that stays so, check the engine's version, and that the executor has no DOCKER_API_VERSION",
 }
 
 // Error is an error of the engine: what was done, to what, the kind of failure,

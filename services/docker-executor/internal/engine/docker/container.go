@@ -21,7 +21,7 @@ func (e *Engine) Create(ctx context.Context, spec engine.Spec) (string, error) {
 	if err := checkLabeled(spec.Mounts); err != nil {
 		return "", e.wrapAs(ctx, "create", subjectOf(spec), err, func(error) error { return engine.ErrRefused })
 	}
-	made, err := e.api.ContainerCreate(call, configOf(spec), e.hostConfigOf(spec), e.networkingOf(&spec.Options), platformOf(spec.Options.Platform), spec.Name)
+	made, err := e.api().ContainerCreate(call, configOf(spec), e.hostConfigOf(spec), e.networkingOf(&spec.Options), platformOf(spec.Options.Platform), spec.Name)
 	if err != nil {
 		return "", e.wrapAs(ctx, "create", subjectOf(spec), err, createKind)
 	}
@@ -58,7 +58,7 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 			return nil
 		}
 	}
-	err := e.api.ContainerStart(call, id, container.StartOptions{})
+	err := e.api().ContainerStart(call, id, container.StartOptions{})
 	return e.cannotStart(ctx, id, e.wrapAs(ctx, "start", subject(id), err, startKind))
 }
 
@@ -66,7 +66,7 @@ func (e *Engine) Start(ctx context.Context, id string) error {
 // the engine make: while it does so, it is waited for.
 func (e *Engine) inspectMade(ctx context.Context, id string) (container.InspectResponse, error) {
 	look := func() (container.InspectResponse, error) {
-		found, err := e.api.ContainerInspect(ctx, id)
+		found, err := e.api().ContainerInspect(ctx, id)
 		if err == nil || errdefs.IsNotFound(err) && e.beingMade(ctx, id) {
 			return found, err
 		}
@@ -78,7 +78,7 @@ func (e *Engine) inspectMade(ctx context.Context, id string) (container.InspectR
 // beingMade reports whether the engine is still making a container that it does
 // not know by its id: it lists one some time before.
 func (e *Engine) beingMade(ctx context.Context, id string) bool {
-	listed, err := e.api.ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("id", id))})
+	listed, err := e.api().ContainerList(ctx, container.ListOptions{All: true, Filters: filters.NewArgs(filters.Arg("id", id))})
 	return err == nil && len(listed) > 0
 }
 
@@ -89,7 +89,7 @@ func (e *Engine) Signal(ctx context.Context, id, signal string) error {
 	if signal == "SIGKILL" {
 		e.killed.Store(id, struct{}{})
 	}
-	err := e.api.ContainerKill(call, id, signal)
+	err := e.api().ContainerKill(call, id, signal)
 	if err != nil && says(err, "is not running") {
 		return nil
 	}
@@ -104,7 +104,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	defer cancel()
 	e.killed.Delete(id)
 	try := func() (struct{}, error) {
-		err := e.api.ContainerRemove(call, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
+		err := e.api().ContainerRemove(call, id, container.RemoveOptions{Force: true, RemoveVolumes: true})
 		switch {
 		case err == nil, errdefs.IsNotFound(err) && !e.beingMade(call, id):
 			return struct{}{}, nil
@@ -126,7 +126,7 @@ func (e *Engine) List(ctx context.Context, labels map[string]string) ([]engine.C
 	for name, value := range labels {
 		args.Add("label", name+"="+value)
 	}
-	found, err := e.api.ContainerList(call, container.ListOptions{All: true, Filters: args})
+	found, err := e.api().ContainerList(call, container.ListOptions{All: true, Filters: args})
 	if err != nil {
 		return nil, e.wrap(ctx, "list", "containers", err)
 	}

@@ -57,13 +57,16 @@ func (c Config) withDefaults() Config {
 
 // Engine is a connection to one Docker engine.
 type Engine struct {
-	api    *client.Client
+	client atomic.Pointer[client.Client] // see renew
 	creds  credentials
 	cfg    Config
 	manner atomic.Pointer[manner] // as it was last asked for
 	fresh  fresh
 	killed sync.Map // by container: it was sent SIGKILL
-	helper helper
+	// disagrees: it said that it does not speak the client's version of its API, and
+	// has answered no Ping since.
+	disagrees atomic.Bool
+	helper    helper
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -75,7 +78,9 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to docker engine %s: %w", cfg.Host, err)
 	}
-	return &Engine{api: api, creds: credentials{dir: cfg.ConfigDir}, cfg: cfg}, nil
+	e := &Engine{creds: credentials{dir: cfg.ConfigDir}, cfg: cfg}
+	e.client.Store(api)
+	return e, nil
 }
 
 // connect returns a client with connections of its own.
@@ -87,24 +92,55 @@ func connect(cfg Config) (*client.Client, error) {
 	return client.NewClientWithOpts(opts...)
 }
 
-// Close drops the connections that are idle.
-func (e *Engine) Close() error { return e.api.Close() }
+func (e *Engine) api() *client.Client { return e.client.Load() }
 
-// Ping reports whether the engine answers.
+// renew agrees with the engine anew upon the version of its API, where err says
+// that it was exchanged for one that does not speak the former one: a client
+// agrees only once.
+func (e *Engine) renew(ctx context.Context, err error) {
+	if !saysOtherVersion(err) {
+		return
+	}
+	e.disagrees.Store(true)
+	fresh, err := connect(e.cfg)
+	if err != nil {
+		return
+	}
+	call, cancel := e.bounded(ctx)
+	defer cancel()
+	answer, err := fresh.Ping(call)
+	if err != nil { // the next error has it tried again
+		_ = fresh.Close()
+		return
+	}
+	fresh.NegotiateAPIVersionPing(answer)
+	_ = e.client.Swap(fresh).Close() // only its idle connections are closed
+}
+
+// Close drops the connections that are idle.
+func (e *Engine) Close() error { return e.api().Close() }
+
+// Ping reports whether the engine answers, in a version of its API that the
+// client speaks as well.
 func (e *Engine) Ping(ctx context.Context) error {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	_, err := e.api.Ping(call)
-	return e.wrap(ctx, "ping", "docker engine "+e.api.DaemonHost(), err)
+	_, err := e.api().Ping(call)
+	if err == nil && e.disagrees.Load() { // a ping is of no version
+		if _, _, err = identify(call, e.api()); err == nil {
+			e.disagrees.Store(false)
+		}
+	}
+	return e.wrap(ctx, "ping", "docker engine "+e.api().DaemonHost(), err)
 }
 
 // ID returns the engine's own id.
 func (e *Engine) ID(ctx context.Context) (string, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	info, err := e.api.Info(call)
+	info, err := e.api().Info(call)
 	if err != nil {
-		return "", e.wrap(ctx, "identify", "docker engine "+e.api.DaemonHost(), err)
+		return "", e.wrap(ctx, "identify", "docker engine "+e.api().DaemonHost(), err)
 	}
 	return info.ID, nil
 }

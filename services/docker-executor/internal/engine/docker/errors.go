@@ -34,6 +34,7 @@ func (e *Engine) wrapAs(ctx context.Context, op, subject string, err error, kind
 	if known := (*engine.Error)(nil); errors.As(err, &known) {
 		return err
 	}
+	e.renew(ctx, err)
 	return &engine.Error{Op: op, Subject: subject, Kind: kind(err), Detail: detail(err)}
 }
 
@@ -54,8 +55,10 @@ func kindOf(err error) error {
 		return engine.ErrNoSpace
 	case errors.Is(err, context.DeadlineExceeded):
 		return engine.ErrSilent
-	case disconnected(err), errdefs.IsUnavailable(err), saysNoContainerd(err), saysOtherVersion(err):
+	case disconnected(err), errdefs.IsUnavailable(err), saysNoContainerd(err):
 		return engine.ErrUnavailable
+	case saysOtherVersion(err):
+		return engine.ErrOtherVersion
 	case errdefs.IsNotFound(err):
 		return engine.ErrNotFound
 	case errdefs.IsInvalidArgument(err):
@@ -119,6 +122,8 @@ func pullKind(err error) error {
 		return engine.ErrNoSpace
 	case disconnected(err) && !says(err, "error response from daemon"):
 		return engine.ErrUnavailable
+	case saysOtherVersion(err):
+		return engine.ErrOtherVersion
 	case says(err, "connect: permission denied", "layer does not exist"): // a firewall; another pull's or a removal's doing
 		return engine.ErrRegistryUnavailable
 	case says(err, "denied", "unauthorized", "no basic auth credentials", "authentication required", "forbidden"):

@@ -19,7 +19,7 @@ import (
 func (e *Engine) Image(ctx context.Context, ref string) (engine.Image, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	found, err := e.api.ImageInspect(call, ref)
+	found, err := e.api().ImageInspect(call, ref)
 	if err != nil {
 		return engine.Image{}, e.wrapAs(ctx, "find", "image "+ref, err, func(err error) error {
 			if errdefs.IsNotFound(err) {
@@ -62,7 +62,7 @@ func (e *Engine) Pull(ctx context.Context, ref string, progress func(engine.Pull
 		return &engine.Error{Op: "pull", Subject: subject, Kind: engine.ErrRefused, Detail: err.Error()}
 	}
 	auth, authErr := e.creds.forImage(named)
-	body, err := e.api.ImagePull(ctx, reference.TagNameOnly(named).String(), image.PullOptions{RegistryAuth: auth})
+	body, err := e.api().ImagePull(ctx, reference.TagNameOnly(named).String(), image.PullOptions{RegistryAuth: auth})
 	if err == nil {
 		err = follow(body, progress)
 		_ = body.Close() // only read from

@@ -227,7 +227,7 @@ func (r *logReader) resuming() func(engine.Frame) error {
 // read hands the records of one log request to take.
 func (r *logReader) read(ctx context.Context, streams engine.Streams, opts container.LogsOptions, take func(engine.Frame) error) error {
 	opts.ShowStdout, opts.ShowStderr, opts.Timestamps = streams.Has(engine.Stdout), streams.Has(engine.Stderr), true
-	body, err := r.engine.api.ContainerLogs(ctx, r.id, opts)
+	body, err := r.engine.api().ContainerLogs(ctx, r.id, opts)
 	if err != nil {
 		return err
 	}

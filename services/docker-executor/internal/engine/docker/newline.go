@@ -15,7 +15,7 @@ const fullPart = 16 << 10
 // losesNewlines reports whether the engine's log driver drops the newline of
 // each line that is longer than fullPart: it does before 23.0 (API 1.42).
 func (e *Engine) losesNewlines() bool {
-	return versions.LessThan(e.api.ClientVersion(), "1.42")
+	return versions.LessThan(e.api().ClientVersion(), "1.42")
 }
 
 // newlines gives the last part of a long line its newline back. One case cannot

@@ -39,7 +39,7 @@ func (e *Engine) withLateOOM(ctx context.Context, id string, exit engine.Exit) e
 func (e *Engine) hearsOOM(ctx context.Context, id string, since time.Time) bool {
 	ctx, cancel := context.WithTimeout(ctx, oomPatience)
 	defer cancel()
-	heard, ended := e.api.Events(ctx, events.ListOptions{
+	heard, ended := e.api().Events(ctx, events.ListOptions{
 		Since:   fmt.Sprintf("%d.%09d", since.Unix(), since.Nanosecond()),
 		Filters: filters.NewArgs(filters.Arg("type", "container"), filters.Arg("container", id), filters.Arg("event", "oom")),
 	})

@@ -37,7 +37,7 @@ func configOf(spec engine.Spec) *container.Config {
 // networkingOf has the hardware address for engines of API 1.44 and later, nil
 // where there is nothing to say.
 func (e *Engine) networkingOf(o *contracts.DockerOptions) *network.NetworkingConfig {
-	if o.MacAddress == "" || versions.LessThan(e.api.ClientVersion(), "1.44") {
+	if o.MacAddress == "" || versions.LessThan(e.api().ClientVersion(), "1.44") {
 		return nil
 	}
 	name := cmp.Or(o.NetworkOrMode(), network.NetworkDefault)

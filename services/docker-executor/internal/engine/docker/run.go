@@ -40,7 +40,7 @@ func (e *Engine) Run(ctx context.Context) (engine.Run, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
 	run, _, err := e.presentRun(call, fresh)
-	return run, e.wrap(ctx, "ask for the run of", "docker engine "+e.api.DaemonHost(), err)
+	return run, e.wrap(ctx, "ask for the run of", "docker engine "+e.api().DaemonHost(), err)
 }
 
 // manner is what an engine's information says of its runs. To ask for it takes

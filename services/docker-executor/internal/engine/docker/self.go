@@ -74,7 +74,7 @@ func (e *Engine) self(ctx context.Context, own *surroundings) (*engine.Self, err
 func (e *Engine) inspect(ctx context.Context, id string) (*container.InspectResponse, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	found, err := e.api.ContainerInspect(call, id)
+	found, err := e.api().ContainerInspect(call, id)
 	return &found, err
 }
 
@@ -83,7 +83,7 @@ func (e *Engine) inspect(ctx context.Context, id string) (*container.InspectResp
 func (e *Engine) sharingNetworks(ctx context.Context) ([]string, error) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	list, err := e.api.ContainerList(call, container.ListOptions{Filters: filters.NewArgs(filters.Arg("status", "running"))})
+	list, err := e.api().ContainerList(call, container.ListOptions{Filters: filters.NewArgs(filters.Arg("status", "running"))})
 	var ids []string
 	for _, c := range list {
 		if container.NetworkMode(c.HostConfig.NetworkMode).IsContainer() {

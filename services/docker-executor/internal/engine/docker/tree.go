@@ -171,7 +171,7 @@ func (e *Engine) importProgram(ctx context.Context, program *os.File, ref, diges
 	content := io.MultiReader(&head, io.NewSectionReader(program, 0, info.Size()), bytes.NewReader(rest))
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	answer, err := e.api.ImageImport(call, image.ImportSource{Source: content, SourceName: "-"}, ref, image.ImportOptions{
+	answer, err := e.api().ImageImport(call, image.ImportSource{Source: content, SourceName: "-"}, ref, image.ImportOptions{
 		Message: "Gantry's own program",
 		Changes: []string{`ENTRYPOINT ["/` + helperProgram + `"]`, "LABEL " + engine.LabelHelper + "=" + digest},
 	})
@@ -193,9 +193,9 @@ const oldHelper = 24 * time.Hour
 func (e *Engine) dropOldHelpers(ctx context.Context, keep string) {
 	call, cancel := e.bounded(ctx)
 	defer cancel()
-	list, _ := e.api.ImageList(call, image.ListOptions{Filters: filters.NewArgs(filters.Arg("label", engine.LabelHelper))})
+	list, _ := e.api().ImageList(call, image.ListOptions{Filters: filters.NewArgs(filters.Arg("label", engine.LabelHelper))})
 	for _, old := range oldHelpers(list, keep, time.Now()) {
-		_, _ = e.api.ImageRemove(call, old, image.RemoveOptions{})
+		_, _ = e.api().ImageRemove(call, old, image.RemoveOptions{})
 	}
 }
 

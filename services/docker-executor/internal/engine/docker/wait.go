@@ -88,7 +88,7 @@ func (e *Engine) untilStopped(ctx context.Context, id string) error {
 	defer cancel()
 	probe := time.NewTimer(e.cfg.ProbeInterval)
 	defer probe.Stop()
-	stopped, broken := e.api.ContainerWait(ctx, id, container.WaitConditionNotRunning)
+	stopped, broken := e.api().ContainerWait(ctx, id, container.WaitConditionNotRunning)
 	select {
 	case <-stopped:
 		return nil
@@ -111,7 +111,7 @@ func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.St
 	look := func() (*container.State, error) {
 		call, cancel := e.bounded(ctx)
 		defer cancel()
-		found, err := e.api.ContainerInspect(call, id)
+		found, err := e.api().ContainerInspect(call, id)
 		if err == nil {
 			return found.State, nil
 		}
@@ -119,6 +119,7 @@ func (e *Engine) inspectPatiently(ctx context.Context, id string) (*container.St
 		case engine.ErrNotFound, engine.ErrRefused:
 			return nil, backoff.Permanent(err)
 		}
+		e.renew(ctx, err)
 		return nil, err
 	}
 	state, err := backoff.Retry(ctx, look, backoff.WithBackOff(eager()), backoff.WithMaxElapsedTime(e.cfg.UnavailableLimit))
@@ -192,7 +193,7 @@ type witness struct {
 func (e *Engine) newWitness(ctx context.Context, id string) *witness {
 	ctx, cancel := context.WithCancel(ctx)
 	w := &witness{cancel: cancel, ended: make(chan struct{})}
-	removed, broken := e.api.ContainerWait(ctx, id, container.WaitConditionRemoved)
+	removed, broken := e.api().ContainerWait(ctx, id, container.WaitConditionRemoved)
 	go func() {
 		defer close(w.ended)
 		select {
