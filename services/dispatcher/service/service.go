@@ -97,6 +97,7 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg:     cfg,
 		ready:   make(chan struct{}),
 		ended:   make(chan *bus.Seen, 256),
+		setBack: make(chan struct{}, 1),
 	}
 	health := telemetry.NewHealth()
 	health.Register("nats", b.Ready)
@@ -111,7 +112,8 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error { return presence.Run(ctx) })
 	g.Go(func() error { return d.lost.Run(ctx) })
 	g.Go(func() error { return known.Run(ctx) })
-	g.Go(func() error { return d.watch(ctx, known) })
+	g.Go(func() error { return d.watch(ctx) })
+	g.Go(func() error { return d.renew(ctx, known) })
 	g.Go(func() error { return d.followEnds(ctx) })
 	g.Go(func() error { return d.sweeper.Run(ctx) })
 	g.Go(func() error { return d.listenRevokes(ctx) })
@@ -135,10 +137,12 @@ type dispatcher struct {
 	// ready is closed when the lives are known that were there at the start.
 	ready chan struct{}
 	ended chan *bus.Seen
+	// setBack has room for one: that the server lost data since it was emptied.
+	setBack chan struct{}
 }
 
 // watch follows all lives: it knows who stands still and whose attempt ended.
-func (d *dispatcher) watch(ctx context.Context, all *queues.Queues) error {
+func (d *dispatcher) watch(ctx context.Context) error {
 	live := false
 	begin := func() {
 		d.sweeper.Forget()
@@ -147,8 +151,9 @@ func (d *dispatcher) watch(ctx context.Context, all *queues.Queues) error {
 			return
 		}
 		live = false
-		if err := all.Renew(ctx); err != nil && ctx.Err() == nil {
-			zerolog.Ctx(ctx).Error().Err(err).Msg("consumers not made again after the server lost data")
+		select {
+		case d.setBack <- struct{}{}:
+		default: // the renewal that is due makes up for this loss, too
 		}
 	}
 	known := sync.OnceFunc(func() { close(d.ready) })
@@ -169,6 +174,21 @@ func (d *dispatcher) watch(ctx context.Context, all *queues.Queues) error {
 		case <-ctx.Done():
 		}
 	})
+}
+
+// renew makes the consumers again that the server may have lost. Lives are watched
+// meanwhile, however long it takes.
+func (d *dispatcher) renew(ctx context.Context, all *queues.Queues) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-d.setBack:
+		}
+		if err := all.Renew(ctx); err != nil && ctx.Err() == nil {
+			zerolog.Ctx(ctx).Error().Err(err).Msg("consumers not made again after the server lost data")
+		}
+	}
 }
 
 // followEnds plans the retry of attempts that ended and removes the steps that

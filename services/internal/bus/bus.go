@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -52,9 +53,12 @@ type Bus struct {
 	renewed atomic.Pointer[time.Time]
 
 	waits waits
-	// closed ends, with why, when the connection is closed for good.
-	closed context.Context
-	giveUp context.CancelCauseFunc
+	// closed ends, with why, when the connection is closed for good; announced says
+	// that Announce waits for that, closing that it is Close that does it.
+	closed    context.Context
+	giveUp    context.CancelCauseFunc
+	announced atomic.Bool
+	closing   atomic.Bool
 }
 
 // Open connects, waiting for a NATS server and for its topology, which the
@@ -147,6 +151,7 @@ var ErrClosed = errors.New("the connection to NATS was closed for good")
 
 // Close ends the connection.
 func (b *Bus) Close() {
+	b.closing.Store(true)
 	b.Conn().SetClosedHandler(nil)
 	b.Client.Close()
 }
@@ -225,21 +230,24 @@ func (b *Bus) lastMessage(ctx context.Context, streamName, subject string) (*jet
 // ends: an outage of NATS delays work and never loses it. subjects are those
 // that it publishes to, or what they begin with: where one of them is not
 // permitted, the server's silence is none that ends. What waits for long is told.
-func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subjects ...string) error {
+//
+// A connection that is closed for good is an outage as long as the service is yet
+// to end by that: what was under way was not refused, and goes on elsewhere.
+func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subjects ...string) (err error) {
 	wait := wait{all: &b.waits, since: time.Now()}
-	defer func() { wait.end(ctx.Err() == nil) }()
+	defer func() { wait.end(err == nil) }()
 	pauses := backoff.NewExponentialBackOff()
 	pauses.InitialInterval, pauses.MaxInterval = 50*time.Millisecond, 2*time.Second
 	for {
 		start := time.Now()
-		err := b.permitted(ctx, do, subjects)
+		err = b.permitted(ctx, do, subjects)
 		if err == nil {
 			return nil
 		}
 		if refused := b.Refused(start, subjects...); refused != nil {
 			return refused
 		}
-		if !isOutage(err) {
+		if !isOutage(err) || b.isOver(err) {
 			return err
 		}
 		if b.Connected() == nil { // that there is no connection was said
@@ -251,6 +259,12 @@ func (b *Bus) persist(ctx context.Context, do func(context.Context) error, subje
 		case <-time.After(pauses.NextBackOff()):
 		}
 	}
+}
+
+// isOver reports whether an error says that the connection is closed, and nothing
+// is to end the callers' contexts for it: Close did it, or it came before Announce.
+func (b *Bus) isOver(err error) bool {
+	return errors.Is(err, nats.ErrConnectionClosed) && (b.closing.Load() || !b.announced.Load())
 }
 
 // permitted does it once, until it is known to be refused.
@@ -322,7 +336,7 @@ func isOutage(err error) bool {
 		errUndecided, jetstream.ErrJetStreamNotEnabled,
 		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
 		nats.ErrNoServers, jetstream.ErrNoStreamResponse, jetstream.ErrStreamNotFound, jetstream.ErrBucketNotFound,
-		nats.ErrReconnectBufExceeded,
+		nats.ErrReconnectBufExceeded, nats.ErrConnectionClosed,
 	} {
 		if errors.Is(err, outage) {
 			return true
@@ -333,7 +347,17 @@ func isOutage(err error) bool {
 
 func isPassing(err *jetstream.APIError) bool {
 	return slices.Contains(passing, err.ErrorCode) ||
-		err.Code >= http.StatusInternalServerError && !slices.Contains(refusing, err.ErrorCode)
+		err.Code >= http.StatusInternalServerError && !slices.Contains(refusing, err.ErrorCode) && !isFixed(err)
+}
+
+// consumerNotMade is the code of any error in making a consumer.
+const consumerNotMade = 10012
+
+// isFixed reports whether a consumer is there, and cannot become what is wanted.
+// Only the text tells that from the trouble that has the same code.
+func isFixed(err *jetstream.APIError) bool {
+	return err.ErrorCode == consumerNotMade &&
+		(strings.Contains(err.Description, "can not be updated") || strings.Contains(err.Description, "can not update"))
 }
 
 // Installation returns the id of this installation, making one the first time.
@@ -349,10 +373,13 @@ func (b *Bus) Installation(ctx context.Context) (string, error) {
 			return err
 		}
 		entry, err := b.key(ctx, contracts.BucketInstallation, contracts.InstallationKey)
+		if errors.Is(err, jetstream.ErrKeyNotFound) { // the one that exists is still on its way
+			return fmt.Errorf("%w: %w", errUndecided, err)
+		}
 		if err != nil {
 			return err
 		}
-		id = string(entry.Value())
+		id = string(entry.Data)
 		return nil
 	}, onBucket(contracts.BucketInstallation)...)
 	if err != nil {

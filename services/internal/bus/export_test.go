@@ -12,6 +12,11 @@ func (p *Puller) AnswerWithin(d time.Duration) { p.answer = d }
 // called before anything waits.
 func (b *Bus) TellWaitsAfter(d time.Duration) { b.waits.after = d }
 
+// Persist does what it is given as any method does that waits out an outage.
+func (b *Bus) Persist(ctx context.Context, do func(context.Context) error) error {
+	return b.persist(ctx, do)
+}
+
 // Lease is a lease that a test renews when it likes.
 type Lease struct{ lease lease }
 

@@ -2,7 +2,9 @@ package bus_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/gantry-worker/gantry/contracts"
@@ -26,14 +28,14 @@ func TestWhatWasStoredIsReadFromAnyServer(t *testing.T) {
 		t.Cleanup(b.Close)
 		connections = append(connections, b)
 	}
-	installation, err := connections[0].Installation(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	if ids := installations(t, connections); len(slices.Compact(ids)) != 1 || ids[0] == "" {
+		t.Errorf("installations %q, want one", ids)
 	}
-	for i, b := range connections[1:] {
-		if got, err := b.Installation(t.Context()); got != installation || err != nil {
-			t.Errorf("installation at server %d: %q, %v, want %q", i+1, got, err, installation)
+	for range 60 {
+		if err := connections[0].Purge(t.Context(), "KV_"+contracts.BucketInstallation, "$KV."+contracts.BucketInstallation+"."+contracts.InstallationKey); err != nil {
+			t.Fatal(err)
 		}
+		installations(t, connections)
 	}
 	const jobs = 60
 	for n := range jobs {
@@ -50,4 +52,54 @@ func TestWhatWasStoredIsReadFromAnyServer(t *testing.T) {
 	if got, err := connections[0].Secrets(t.Context(), "another", contracts.SecretIO); got != nil || err != nil {
 		t.Errorf("secrets of a job without any: %v, %v", got, err)
 	}
+}
+
+// TestDeletedKey: a key that somebody deleted, and left a mark of that, is not there,
+// and takes further secrets.
+func TestDeletedKey(t *testing.T) {
+	t.Parallel()
+	b := open(t, natstest.Start(t), "a")
+	kv, err := b.JetStream().KeyValue(t.Context(), contracts.BucketSecrets)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for job, remove := range map[contracts.JobID]func(key string) error{
+		"deleted": func(key string) error { return kv.Delete(t.Context(), key) },
+		"purged":  func(key string) error { return kv.Purge(t.Context(), key) },
+	} {
+		if err := b.PutSecrets(t.Context(), job, contracts.SecretIO, contracts.Secrets{"token": "secret"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := remove(string(job) + "." + string(contracts.SecretIO)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := b.Secrets(t.Context(), job, contracts.SecretIO); got != nil || err != nil {
+			t.Errorf("%s: %d secrets, %v", job, len(got), err)
+		}
+		added := contracts.Secrets{"other": "secret"}
+		if got, err := b.AddSecrets(t.Context(), job, contracts.SecretIO, added); len(got) != 1 || err != nil {
+			t.Errorf("%s: %d secrets after one was added, %v", job, len(got), err)
+		}
+		if got, err := b.Secrets(t.Context(), job, contracts.SecretIO); len(got) != 1 || err != nil {
+			t.Errorf("%s: %d secrets are there, %v", job, len(got), err)
+		}
+	}
+}
+
+// installations asks for the id many times at once: the one that is made is still
+// on its way when others find that there is one.
+func installations(t *testing.T, connections []*bus.Bus) []string {
+	t.Helper()
+	ids := make([]string, 5*len(connections))
+	var asking sync.WaitGroup
+	for i := range ids {
+		asking.Go(func() {
+			var err error
+			if ids[i], err = connections[i%len(connections)].Installation(t.Context()); err != nil {
+				t.Errorf("installation: %v", err)
+			}
+		})
+	}
+	asking.Wait()
+	return ids
 }

@@ -37,7 +37,7 @@ func (b *Bus) WatchLives(ctx context.Context, begin, caughtUp func(), handle fun
 		if time.Since(start) > 2*requestTimeout {
 			said = "" // it worked meanwhile
 		}
-		if ctx.Err() == nil && fmt.Sprint(err) != said {
+		if ctx.Err() == nil && !errors.Is(err, errDoubted) && fmt.Sprint(err) != said {
 			said = fmt.Sprint(err)
 			zerolog.Ctx(ctx).Warn().Err(err).Msg("watch of lives interrupted, going on")
 		}
@@ -63,10 +63,13 @@ func (w *livesWatch) anew() {
 	w.begin()
 }
 
-// errSetBack is the end of a reader of a stream that has lost its last messages.
-// It counts the second time: a leader that was elected just now may say so of what
-// it has yet to take in.
-var errSetBack = errors.New("the server has lost entries that were read")
+// errSetBack is the end of a reader whose last entry is not there any more: the
+// server lost it, or its life was purged.
+var errSetBack = errors.New("entries that were read are gone (lost or purged), reading all again")
+
+// errDoubted is errSetBack the first time, which does not count yet: a leader that
+// was elected just now may say so of what it has yet to take in.
+var errDoubted = errors.New("entries that were read seem to be gone")
 
 // idleCheck is how long no entry comes before it is asked whether there are
 // any: the last one may have been purged before it was delivered. What the
@@ -96,14 +99,15 @@ func (w *livesWatch) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("watch lives: %w", err)
 	}
-	if !held {
-		if w.doubted {
-			w.anew()
-		}
-		w.doubted = !w.doubted
-		return fmt.Errorf("watch lives: %w", errSetBack)
+	if !held && !w.doubted {
+		w.doubted = true
+		return errDoubted
 	}
 	w.doubted = false
+	if !held {
+		w.anew()
+		return fmt.Errorf("watch lives: %w", errSetBack)
+	}
 	for {
 		msg, meta, err := w.next(ctx, reader)
 		if errors.Is(err, errIdle) {

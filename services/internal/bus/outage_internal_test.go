@@ -40,7 +40,20 @@ func TestOutages(t *testing.T) {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}
-	if isOutage(nats.ErrConnectionClosed) {
-		t.Error("a connection that was closed for good is no outage")
+	for description, want := range map[string]bool{
+		"max waiting can not be updated":                  false,
+		"ack policy can not be updated":                   false,
+		"can not update pull consumer to push based":      false,
+		"consumer store could not be made: no space left": true,
+	} {
+		err := fmt.Errorf("create consumer: %w", &jetstream.APIError{
+			Code: http.StatusInternalServerError, ErrorCode: consumerNotMade, Description: description,
+		})
+		if got := isOutage(err); got != want {
+			t.Errorf("%s: %v, want %v", description, got, want)
+		}
+	}
+	if !isOutage(fmt.Errorf("append: %w", nats.ErrConnectionClosed)) {
+		t.Error("a connection that was closed for good refused nothing")
 	}
 }

@@ -22,6 +22,7 @@ const announceAgain = time.Second
 // renewal, every third of [contracts.InstanceTTL]. [Bus.Ready] and [Presence]
 // rest on it. The error is [ErrClosed] where NATS is never to be heard again.
 func (b *Bus) Announce(ctx context.Context, describe func() contracts.Instance) error {
+	b.announced.Store(true)
 	for {
 		instance, sent := describe(), time.Now()
 		wait := contracts.InstanceTTL / 3

@@ -33,13 +33,16 @@ func (b *Bus) secrets(ctx context.Context, key string) (secrets contracts.Secret
 		entry, err := b.key(ctx, contracts.BucketSecrets, key)
 		if errors.Is(err, jetstream.ErrKeyNotFound) {
 			secrets, revision = nil, 0
+			if entry != nil {
+				revision = entry.Sequence
+			}
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		revision = entry.Revision()
-		return json.Unmarshal(entry.Value(), &secrets)
+		revision = entry.Sequence
+		return json.Unmarshal(entry.Data, &secrets)
 	}, onBucket(contracts.BucketSecrets)...)
 	return secrets, revision, err
 }

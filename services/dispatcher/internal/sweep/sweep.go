@@ -9,8 +9,10 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -136,8 +138,8 @@ func (s *Sweeper) sweep(ctx context.Context) {
 	}
 }
 
-// overdue returns the jobs that are to be looked at. Until they are found in
-// order they are to be looked at again.
+// overdue returns the jobs that are to be looked at, those first whose last entry
+// is older. Until they are found in order they are to be looked at again.
 func (s *Sweeper) overdue(now time.Time) []still {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,6 +149,7 @@ func (s *Sweeper) overdue(now time.Time) []still {
 			overdue = append(overdue, job)
 		}
 	}
+	slices.SortFunc(overdue, func(a, b still) int { return cmp.Compare(a.seq, b.seq) })
 	return overdue
 }
 
@@ -211,7 +214,7 @@ func (s *Sweeper) look(ctx context.Context, job still) error {
 	if err != nil || !missing {
 		return err
 	}
-	zerolog.Ctx(ctx).Info().Str("job", string(last.Job)).Str("after", string(last.Type)).Int("offer", last.Offer).Msg("job stood still, offered again")
+	zerolog.Ctx(ctx).Info().Str("job", string(last.Job)).Str("after", string(last.Type)).Int("offer", last.Offer).Msg("job stood still, moved on")
 	return cancel.IfRevoked(ctx, s.Bus, last.Job)
 }
 
@@ -234,10 +237,16 @@ func (s *Sweeper) replace(ctx context.Context, last *bus.Seen, submitted *contra
 
 // takeUp queues a job whose submission is gone before intake was through with it.
 // Secrets that were not stored by then are gone, too: who needs one says so.
+//
+// A server that lost its last messages uses their sequences again: with another
+// time than the life keeps it is another submission.
 func (s *Sweeper) takeUp(ctx context.Context, last *bus.Seen, submitted *contracts.Submitted) (missing bool, err error) {
-	_, err = s.Bus.MessageAt(ctx, contracts.StreamSubmit, submitted.Submission)
-	if !errors.Is(err, bus.ErrNoMessage) {
-		return false, err // it is there, for intake
+	msg, err := s.Bus.MessageAt(ctx, contracts.StreamSubmit, submitted.Submission)
+	if err == nil && (submitted.SubmittedAt.IsZero() || submitted.SubmittedAt.Equal(msg.Time)) {
+		return false, nil // it is there, for intake
+	}
+	if err != nil && !errors.Is(err, bus.ErrNoMessage) {
+		return false, err
 	}
 	_, err = offer.Queue(ctx, s.Bus, last, submitted.Task, contracts.QueuedSubmit)
 	if errors.Is(err, bus.ErrOvertaken) {

@@ -21,6 +21,7 @@ type site struct {
 	*testing.T
 	client *client.Client
 	bus    *bus.Bus
+	handed map[uint64]bool // the ready messages, by sequence
 }
 
 func newSite(t *testing.T) *site {
@@ -28,7 +29,7 @@ func newSite(t *testing.T) *site {
 	server, c := dispatchtest.Server(t)
 	b := dispatchtest.Open(t, server.Config())
 	dispatchtest.Known(t, b)
-	return &site{t, c, b}
+	return &site{t, c, b, map[uint64]bool{}}
 }
 
 // live writes a life, without any message beside it.
@@ -65,12 +66,17 @@ func (s *site) sweep(observed ...*bus.Seen) {
 	})
 }
 
-// canary makes a job that misses its ready message: the sweep offers it.
+// canary makes a job that misses its ready message: the sweep offers it. Made last,
+// it is looked at after all others.
 func (s *site) canary(job contracts.JobID) *bus.Seen { return s.live(job, queued) }
 
 func (s *site) offered(want contracts.JobID) *bus.Message {
 	s.Helper()
 	msg := dispatchtest.NextReady(s, s.client)
+	for s.handed[msg.Seq] { // its lease is over, on a machine that stood still
+		msg = dispatchtest.NextReady(s, s.client)
+	}
+	s.handed[msg.Seq] = true
 	if job, offer, err := contracts.ParseReady(msg.Subject); err != nil || job != want || offer != 1 {
 		s.Fatalf("ready on %s, want offer 1 of %s", msg.Subject, want)
 	}
@@ -205,6 +211,33 @@ func TestMissingSubmission(t *testing.T) {
 	s.offered("job")
 	if life := dispatchtest.Life(t, s.client, "job"); life != "submitted queued" {
 		t.Errorf("life %s", life)
+	}
+}
+
+// TestSubmissionInAnotherOnesPlace: a server that lost its last messages may have
+// another submission at the sequence. The job's own is gone.
+func TestSubmissionInAnotherOnesPlace(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	bustest.Publish(t, s.client, contracts.SubmitAny, "", dispatchtest.Encode(t, dispatchtest.Task("another")))
+	other := bustest.Next(t, s.client, contracts.SubmitConsumer)
+	last, err := s.bus.Append(t.Context(), "job", nil, &contracts.Submitted{
+		Task: dispatchtest.Task("job"), Submission: other.Seq, SubmittedAt: other.Time.Add(-time.Second),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	underWay, err := s.bus.Append(t.Context(), "another", nil, &contracts.Submitted{
+		Task: dispatchtest.Task("another"), Submission: other.Seq, SubmittedAt: other.Time,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.sweep(last, underWay, s.canary("canary"))
+	s.offered("job")
+	s.offered("canary")
+	if life := dispatchtest.Life(t, s.client, "another"); life != "submitted" {
+		t.Errorf("life %s while intake is under way", life)
 	}
 }
 

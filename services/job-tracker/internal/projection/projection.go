@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/gantry-worker/gantry/contracts"
+	"github.com/gantry-worker/gantry/contracts/client"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
@@ -31,6 +32,7 @@ const settle = 25 * time.Millisecond
 // Run keeps the projection until the context ends. One instance runs it at a
 // time; should there be two, none undoes what the other did.
 func Run(ctx context.Context, b *bus.Bus) error {
+	connected := b.ConnectedSince() // from here on a loss is one to be looked after
 	if err := rebuild(ctx, b); err != nil {
 		return err
 	}
@@ -50,7 +52,7 @@ func Run(ctx context.Context, b *bus.Bus) error {
 		})
 	})
 	group.Go(func() error { return newNotes(b).run(ctx) })
-	group.Go(func() error { return keepFresh(ctx, b) })
+	group.Go(func() error { return keepFresh(ctx, b, connected) })
 	return group.Wait()
 }
 
@@ -58,29 +60,40 @@ func Run(ctx context.Context, b *bus.Bus) error {
 const freshLook = time.Second
 
 // keepFresh looks after the projections at the start and after each reconnect: the
-// server may have lost some that it had stored.
-func keepFresh(ctx context.Context, b *bus.Bus) error {
-	connected := b.ConnectedSince()
-	if err := refresh(ctx, b); err != nil {
-		return err
-	}
+// server may have lost some that it had stored. Those that were missing were made
+// over the connection that was made at the time rebuilt. Until a look succeeds it is
+// tried again, while the projections go on.
+func keepFresh(ctx context.Context, b *bus.Bus, rebuilt time.Time) error {
 	ticker := time.NewTicker(freshLook)
 	defer ticker.Stop()
+	var fresh time.Time // when the connection was made that was looked after
+	said := ""          // what keeps it is told once, not at each try
 	for {
+		if since := b.ConnectedSince(); !since.Equal(fresh) && b.Connected() == nil {
+			err := lookAfter(ctx, b, since.Equal(rebuilt))
+			switch {
+			case err == nil:
+				fresh, said = since, ""
+			case errors.Is(err, client.ErrNotPermitted):
+				return err
+			case ctx.Err() == nil && err.Error() != said:
+				said = err.Error()
+				zerolog.Ctx(ctx).Warn().Err(err).Msg("projections not looked after, trying again")
+			}
+		}
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-ticker.C:
 		}
-		since := b.ConnectedSince()
-		if since.Equal(connected) || b.Connected() != nil {
-			continue
-		}
-		if err := errors.Join(rebuild(ctx, b), refresh(ctx, b)); err != nil {
-			return err
-		}
-		connected = since
 	}
+}
+
+func lookAfter(ctx context.Context, b *bus.Bus, isRebuilt bool) error {
+	if isRebuilt {
+		return refresh(ctx, b)
+	}
+	return errors.Join(rebuild(ctx, b), refresh(ctx, b))
 }
 
 // rebuild makes the projections that are not there, of jobs that have a life: the
