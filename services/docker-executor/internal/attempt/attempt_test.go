@@ -15,12 +15,10 @@ import (
 
 	"github.com/gantry-worker/gantry/contracts"
 	"github.com/gantry-worker/gantry/contracts/client/leaktest"
-	"github.com/gantry-worker/gantry/contracts/client/natstest"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/attempt"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/engine/fake"
 	"github.com/gantry-worker/gantry/services/docker-executor/internal/folder"
-	"github.com/gantry-worker/gantry/services/docker-executor/internal/policy"
 	"github.com/gantry-worker/gantry/services/internal/bus"
 )
 
@@ -66,17 +64,7 @@ func watch(t *testing.T, b *bus.Bus, job contracts.JobID) (next func() contracts
 // An attempt whose inputs nobody brings says so, until a transfer is there.
 func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
 	t.Parallel()
-	b, err := bus.Open(t.Context(), natstest.Start(t).Config(), "test", "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	eng := fake.New()
-	t.Cleanup(eng.Close)
-	rules, err := policy.New(policy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := newSite(t)
 	task := &contracts.Task{
 		Version: contracts.Version, ID: "job", Name: contracts.TaskDockerRun,
 		Docker: &contracts.DockerRun{
@@ -84,21 +72,8 @@ func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
 			Args: []contracts.Arg{{Text: "exit:0"}, {Transform: &contracts.GirderFile{ID: "aa", Filename: "a.tif"}}},
 		},
 	}
-	var last *bus.Seen
-	for _, data := range []contracts.EntryData{&contracts.Submitted{Task: task}, &contracts.Queued{}, &contracts.Claimed{Node: "n", Executor: "ex"}} {
-		if last, err = b.Append(t.Context(), "job", last, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	f, err := folder.Create(t.TempDir(), folder.About{Job: "job", Attempt: last.Attempt, Container: "gantry-job-1"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tools := &attempt.Tools{
-		Bus: b, Engine: &engine.Watched{Engine: eng}, Images: engine.NewImages(eng, engine.PullLimits{}), Policy: rules, Node: "n", Executor: "ex",
-		MaxGrace: time.Minute, LogLimit: 1 << 20,
-	}
-	a := attempt.New(tools, task, last, f, zerolog.Nop())
+	last, f := s.claim(task)
+	a := attempt.New(s.tools, task, last, f, zerolog.Nop())
 	var run sync.WaitGroup
 	defer run.Wait()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -108,7 +83,7 @@ func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
 			t.Errorf("ended with %v, %v", done, err)
 		}
 	})
-	next := watch(t, b, "job")
+	next := watch(t, s.bus, "job")
 	until := func(want contracts.Phase) {
 		t.Helper()
 		for got := next(); got != want; got = next() {
@@ -118,7 +93,7 @@ func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
 	until(contracts.Phase{Phase: contracts.PhaseFetchingInput, Waiting: attempt.NoTransfer})
 	note, err := contracts.NewNote(contracts.NoteTransfer, last.Attempt, 1, contracts.TransferNote{ID: "in-0", What: "a.tif", Bytes: 5, Total: 9})
 	if err == nil {
-		err = b.Hint("job", note)
+		err = s.bus.Hint("job", note)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -140,35 +115,21 @@ func TestAnAttemptWithoutATransferSaysSo(t *testing.T) {
 // as any other does: with its signal, and all of its log before the end.
 func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	t.Parallel()
-	b, err := bus.Open(t.Context(), natstest.Start(t).Config(), "test", "test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(b.Close)
-	eng := fake.New()
-	t.Cleanup(eng.Close)
-	id, err := eng.Create(t.Context(), engine.Spec{Image: fake.ScriptImage, Args: []string{"trap:TERM:7", "out:text\n", "hang"}})
+	s := newSite(t)
+	id, err := s.engine.Create(t.Context(), engine.Spec{Image: fake.ScriptImage, Args: []string{"trap:TERM:7", "out:text\n", "hang"}})
 	if err == nil {
-		err = eng.Start(t.Context(), id)
+		err = s.engine.Start(t.Context(), id)
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	awaitOutput(t, eng, id) // from then on it handles the signal
+	awaitOutput(t, s.engine, id) // from then on it handles the signal
 	task := &contracts.Task{
 		Version: contracts.Version, ID: "job", Name: contracts.TaskDockerRun,
 		Docker: &contracts.DockerRun{Image: fake.ScriptImage},
 	}
-	var last *bus.Seen
-	for _, data := range []contracts.EntryData{
-		&contracts.Submitted{Task: task}, &contracts.Queued{}, &contracts.Claimed{Node: "n", Executor: "dead"},
-		&contracts.Started{Container: id}, &contracts.Adopted{Node: "n", Executor: "ex"},
-	} {
-		if last, err = b.Append(t.Context(), "job", last, data); err != nil {
-			t.Fatal(err)
-		}
-	}
-	life, err := b.Life(t.Context(), "job")
+	last := s.live(task, &contracts.Claimed{Node: "n", Executor: "dead"}, &contracts.Started{Container: id}, &contracts.Adopted{Node: "n", Executor: "ex"})
+	life, err := s.bus.Life(t.Context(), "job")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,12 +139,7 @@ func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rules, err := policy.New(policy.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	tools := &attempt.Tools{Bus: b, Engine: &engine.Watched{Engine: eng}, Policy: rules, Node: "n", Executor: "ex", MaxGrace: time.Hour, LogLimit: 1 << 20}
-	a := attempt.Adopt(tools, task, last, life, f, engine.Container{ID: id, State: engine.Running}, zerolog.Nop())
+	a := attempt.Adopt(s.tools, task, last, life, f, engine.Container{ID: id, State: engine.Running}, zerolog.Nop())
 
 	ctx, revoke := context.WithCancelCause(t.Context())
 	grace := contracts.Duration(time.Hour)
@@ -192,18 +148,18 @@ func TestARevokeDuringTheAdoptionStopsTheContainerFirst(t *testing.T) {
 	if err != nil || !done {
 		t.Fatalf("ended with %v, %v", done, err)
 	}
-	end, err := b.Last(t.Context(), "job")
+	end, err := s.bus.Last(t.Context(), "job")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if canceled, ok := end.Data.(*contracts.Canceled); !ok || canceled.By != "somebody" || canceled.LogSeq != 1 {
 		t.Errorf("ended as %s %+v", end.Type, end.Data)
 	}
-	list, err := eng.List(t.Context(), nil)
+	list, err := s.engine.List(t.Context(), nil)
 	if err != nil || len(list) != 1 || list[0].State != engine.Exited {
 		t.Fatalf("containers are %+v, error %v", list, err)
 	}
-	if exit, err := eng.Wait(t.Context(), id, engine.Run{}); err != nil || exit.Code != 7 {
+	if exit, err := s.engine.Wait(t.Context(), id, engine.Run{}); err != nil || exit.Code != 7 {
 		t.Errorf("the container ended as %+v, error %v", exit, err)
 	}
 	if err := f.Remove(); err != nil {
